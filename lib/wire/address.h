@@ -61,9 +61,9 @@ void relay_address_unwrap(const struct relay_address *address, struct relay_addr
 
 /* One special-purpose range: no target of a relay on the public internet lies in it. */
 struct relay_special {
-    const char *prefix; /* "10.0.0.0/8", or "ISATAP" for what no prefix can say */
-    const char *name;   /* "private use" */
-    const char *source; /* "RFC 1918" */
+    struct relay_prefix prefix; /* family 0 for ISATAP, which no prefix can say */
+    const char *name;           /* "private use" */
+    const char *source;         /* "RFC 1918" */
 };
 
 /* The first special-purpose range in which the judged form of `address` lies, or NULL when it is on the
