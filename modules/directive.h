@@ -1,0 +1,40 @@
+/* A module declares its directives in a table at its own top: name, bounds, default and help. The configurator, the bounds
+ * check and the printed manual (`twohop --help-config`) are made from it, so that they cannot disagree.
+ *
+ * Values go straight into the snapshot under construction, which relay_directive_target names.
+ */
+#ifndef RELAY_MODULES_DIRECTIVE_H
+#define RELAY_MODULES_DIRECTIVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <h2o.h>
+#include <h2o/configurator.h>
+
+struct relay_snapshot;
+
+enum relay_directive_type {
+    RELAY_DIRECTIVE_U32,     /* uint32_t */
+    RELAY_DIRECTIVE_SIZE,    /* size_t, bytes; suffixes K, M, G */
+    RELAY_DIRECTIVE_SECONDS, /* uint64_t ns; "10", "0.25", "300ms" */
+    RELAY_DIRECTIVE_SWITCH,  /* bool: ON / OFF */
+    RELAY_DIRECTIVE_CUSTOM   /* `apply` reads the node */
+};
+
+struct relay_directive {
+    const char *name;
+    enum relay_directive_type type;
+    size_t offset;   /* in struct relay_snapshot */
+    double min, max; /* in the unit that is written */
+    const char *default_text, *help;
+    int level_flags; /* H2O_CONFIGURATOR_FLAG_*; 0: global, scalar */
+    int (*apply)(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
+                 struct relay_snapshot *snapshot);
+};
+
+/* Registers the table (its last entry has name NULL) with h2o's configurator of this globalconf. */
+void relay_directives_register(h2o_globalconf_t *conf, const struct relay_directive *table, struct relay_snapshot *snapshot);
+/* Prints the manual of a table to stdout. */
+void relay_directives_print(const char *title, const struct relay_directive *table);
+
+#endif
