@@ -122,7 +122,9 @@ int relay_port_parse(uint16_t *port, const char *text, size_t len)
 static const char *find_port(const char *text, size_t len)
 {
     const char *from = text;
-    if (len > 0 && text[0] == '[') {
+    if (len == 0)
+        return NULL;
+    if (text[0] == '[') {
         from = memchr(text, ']', len);
         if (from == NULL)
             return NULL;

@@ -249,6 +249,14 @@ static void authorities(void **state)
     }
 }
 
+static void an_absent_authority_is_refused(void **state)
+{
+    struct relay_host host;
+    uint16_t port;
+    assert_int_equal(relay_authority_parse(&host, &port, NULL, 0), RELAY_ERR_INVALID);
+    assert_int_equal(relay_authority_parse_default(&host, &port, NULL, 0, 80), RELAY_ERR_INVALID);
+}
+
 static void authorities_are_written(void **state)
 {
     static const char *const texts[] = {"example.com:443", "192.0.2.1:1", "[2001:db8::1]:65535",
@@ -275,6 +283,7 @@ int main(void)
         cmocka_unit_test(addresses_are_in_network_order),
         cmocka_unit_test(authorities),
         cmocka_unit_test(authorities_are_written),
+        cmocka_unit_test(an_absent_authority_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
