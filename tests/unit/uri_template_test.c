@@ -160,119 +160,125 @@ static void templates_have_a_limit(void **state)
     assert_int_equal(relay_uri_template_parse(&t, text, NULL), RELAY_ERR_TOO_BIG);
 }
 
+static const char PATH[] = RELAY_URI_TEMPLATE_UDP_DEFAULT, QUERY[] = "/masque{?target_host,target_port}";
+static const struct {
+    const char *template, *path, *name; /* NULL: refused with `result` */
+    int result;                         /* or the port */
+} requests[] = {
+#define P(rest) "/.well-known/masque/udp/" rest
+    {PATH, P("example.com/443/"), "example.com", 443},
+    {PATH, P("EXAMPLE.com./65535/"), "example.com", 65535},
+    {PATH, P("192.0.2.1/1/"), "192.0.2.1", 1},
+    {PATH, P("2001%3Adb8%3A%3A1/443/"), "2001:db8::1", 443},
+    {PATH, P("2001%3adb8%3a%3a1/443/"), "2001:db8::1", 443},
+    {PATH, P("%65xample.com/%34%34%33/"), "example.com", 443}, /* equivalent by RFC 3986 section 6.2.2.2 */
+#define BAD(rest)                                                                                            \
+    {                                                                                                        \
+        PATH, P(rest), NULL, RELAY_ERR_INVALID                                                               \
+    }
+    BAD(""),
+    BAD("/"),
+    BAD("example.com"),
+    BAD("example.com/"),
+    BAD("example.com/443"),
+    BAD("example.com/443//"),
+    BAD("example.com/443/x"),
+    BAD("example.com/443/?x=1"),
+    BAD("example.com//"),
+    BAD("/443/"),
+    BAD("//443/"),
+    BAD("example.com/0/"),
+    BAD("example.com/65536/"),
+    BAD("example.com/70000/"),
+    BAD("example.com/4294967739/"),
+    BAD("example.com/+443/"),
+    BAD("example.com/-443/"),
+    BAD("example.com/ 443/"),
+    BAD("example.com/%20443/"),
+    BAD("example.com/443%20/"),
+    BAD("example.com/443%00/"),
+    BAD("example.com/0443/"),
+    BAD("example.com/0x1bb/"),
+    BAD("example.com/https/"),
+    BAD("example.com/*/"),
+    BAD("*/443/"),
+    BAD("{target_host}/{target_port}/"),
+    BAD("%7Btarget_host%7D/443/"),
+    BAD("example.com/{target_port}/"),
+    BAD("2001:db8::1/443/"),             /* colons must be escaped */
+    BAD("2001%253Adb8%253A%253A1/443/"), /* twice */
+    BAD("%2565xample.com/443/"),
+    BAD("example.com/%2534%2534%2533/"),
+    BAD("[2001%3Adb8%3A%3A1]/443/"),
+    BAD("%5B2001%3Adb8%3A%3A1%5D/443/"),
+    BAD("%3A%3A1%25lo/443/"),
+    BAD("%3A%3A1%2525lo/443/"),
+    BAD("example.com%/443/"),
+    BAD("example.com%2/443/"),
+    BAD("example.com%zz/443/"),
+    BAD("example.com%00/443/"),
+    BAD("example.com%00.allowed.example/443/"),
+    BAD("example.com%2F/443/"),
+    BAD("example.com%0d%0a/443/"),
+    BAD("b%C3%BCcher.example/443/"),
+    BAD("b\xc3\xbc"
+        "cher.example/443/"),
+    BAD("127.1/443/"),
+    BAD("0x7f.1/443/"),
+    BAD("2130706433/443/"),
+    BAD("0x7f%2E1/443/"),
+    BAD("127.0.0.1%3A53/443/"),
+    BAD("../443/"),
+    BAD("example.com/../443/"),
+    BAD("."),
+#undef BAD
+#define OTHER(path)                                                                                          \
+    {                                                                                                        \
+        PATH, path, NULL, RELAY_URI_TEMPLATE_OTHER                                                           \
+    }
+    OTHER(""),
+    OTHER("/"),
+    OTHER("*"),
+    OTHER("/index.html"),
+    OTHER("/.well-known/masque/udp"),
+    OTHER("/.well-known/masque/udpx/example.com/443/"),
+    OTHER("/.well-known/masque/ip/*/*/"),
+    OTHER("/.WELL-KNOWN/masque/udp/example.com/443/"),
+    OTHER("/x/../.well-known/masque/udp/example.com/443/"),
+    OTHER("//.well-known/masque/udp/example.com/443/"),
+    OTHER("/%2Ewell-known/masque/udp/example.com/443/"),
+#undef OTHER
+    {QUERY, "/masque?target_host=example.com&target_port=443", "example.com", 443},
+    {QUERY, "/masque?target_host=%3A%3A1&target_port=443", "::1", 443},
+    {QUERY, "/masque", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?target_port=443&target_host=example.com", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?target_host=example.com", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?target_host=&target_port=443", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?target_host=example.com&target_port=", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?target_host=example.com&target_port=443&target_port=80", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?target_host=example.com&target_port=443#x", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masque?target_host=example+com&target_port=443", NULL, RELAY_ERR_INVALID},
+    {QUERY, "/masques?target_host=example.com&target_port=443", NULL, RELAY_URI_TEMPLATE_OTHER},
+    {QUERY, "/masqu", NULL, RELAY_URI_TEMPLATE_OTHER},
+    {QUERY, "/masque/?target_host=example.com&target_port=443", NULL, RELAY_URI_TEMPLATE_OTHER},
+};
+
 static void paths(void **state)
 {
-    static const char PATH[] = RELAY_URI_TEMPLATE_UDP_DEFAULT, QUERY[] = "/masque{?target_host,target_port}";
-    static const struct {
-        const char *template, *path, *name; /* NULL: refused with `result` */
-        int result;                         /* or the port */
-    } rows[] = {
-#define P(rest) "/.well-known/masque/udp/" rest
-        {PATH, P("example.com/443/"), "example.com", 443},
-        {PATH, P("EXAMPLE.com./65535/"), "example.com", 65535},
-        {PATH, P("192.0.2.1/1/"), "192.0.2.1", 1},
-        {PATH, P("2001%3Adb8%3A%3A1/443/"), "2001:db8::1", 443},
-        {PATH, P("2001%3adb8%3a%3a1/443/"), "2001:db8::1", 443},
-        {PATH, P("%65xample.com/%34%34%33/"), "example.com",
-         443}, /* equivalent by RFC 3986 section 6.2.2.2 */
-#define BAD(rest) {PATH, P(rest), NULL, RELAY_ERR_INVALID}
-        BAD(""),
-        BAD("/"),
-        BAD("example.com"),
-        BAD("example.com/"),
-        BAD("example.com/443"),
-        BAD("example.com/443//"),
-        BAD("example.com/443/x"),
-        BAD("example.com/443/?x=1"),
-        BAD("example.com//"),
-        BAD("/443/"),
-        BAD("//443/"),
-        BAD("example.com/0/"),
-        BAD("example.com/65536/"),
-        BAD("example.com/70000/"),
-        BAD("example.com/4294967739/"),
-        BAD("example.com/+443/"),
-        BAD("example.com/-443/"),
-        BAD("example.com/ 443/"),
-        BAD("example.com/%20443/"),
-        BAD("example.com/443%20/"),
-        BAD("example.com/443%00/"),
-        BAD("example.com/0443/"),
-        BAD("example.com/0x1bb/"),
-        BAD("example.com/https/"),
-        BAD("example.com/*/"),
-        BAD("*/443/"),
-        BAD("{target_host}/{target_port}/"),
-        BAD("%7Btarget_host%7D/443/"),
-        BAD("example.com/{target_port}/"),
-        BAD("2001:db8::1/443/"),             /* colons must be escaped */
-        BAD("2001%253Adb8%253A%253A1/443/"), /* twice */
-        BAD("%2565xample.com/443/"),
-        BAD("example.com/%2534%2534%2533/"),
-        BAD("[2001%3Adb8%3A%3A1]/443/"),
-        BAD("%5B2001%3Adb8%3A%3A1%5D/443/"),
-        BAD("%3A%3A1%25lo/443/"),
-        BAD("%3A%3A1%2525lo/443/"),
-        BAD("example.com%/443/"),
-        BAD("example.com%2/443/"),
-        BAD("example.com%zz/443/"),
-        BAD("example.com%00/443/"),
-        BAD("example.com%00.allowed.example/443/"),
-        BAD("example.com%2F/443/"),
-        BAD("example.com%0d%0a/443/"),
-        BAD("b%C3%BCcher.example/443/"),
-        BAD("b\xc3\xbc"
-            "cher.example/443/"),
-        BAD("127.1/443/"),
-        BAD("0x7f.1/443/"),
-        BAD("2130706433/443/"),
-        BAD("0x7f%2E1/443/"),
-        BAD("127.0.0.1%3A53/443/"),
-        BAD("../443/"),
-        BAD("example.com/../443/"),
-        BAD("."),
-#undef BAD
-#define OTHER(path) {PATH, path, NULL, RELAY_URI_TEMPLATE_OTHER}
-        OTHER(""),
-        OTHER("/"),
-        OTHER("*"),
-        OTHER("/index.html"),
-        OTHER("/.well-known/masque/udp"),
-        OTHER("/.well-known/masque/udpx/example.com/443/"),
-        OTHER("/.well-known/masque/ip/*/*/"),
-        OTHER("/.WELL-KNOWN/masque/udp/example.com/443/"),
-        OTHER("/x/../.well-known/masque/udp/example.com/443/"),
-        OTHER("//.well-known/masque/udp/example.com/443/"),
-        OTHER("/%2Ewell-known/masque/udp/example.com/443/"),
-#undef OTHER
-        {QUERY, "/masque?target_host=example.com&target_port=443", "example.com", 443},
-        {QUERY, "/masque?target_host=%3A%3A1&target_port=443", "::1", 443},
-        {QUERY, "/masque", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?target_port=443&target_host=example.com", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?target_host=example.com", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?target_host=&target_port=443", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?target_host=example.com&target_port=", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?target_host=example.com&target_port=443&target_port=80", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?target_host=example.com&target_port=443#x", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masque?target_host=example+com&target_port=443", NULL, RELAY_ERR_INVALID},
-        {QUERY, "/masques?target_host=example.com&target_port=443", NULL, RELAY_URI_TEMPLATE_OTHER},
-        {QUERY, "/masqu", NULL, RELAY_URI_TEMPLATE_OTHER},
-        {QUERY, "/masque/?target_host=example.com&target_port=443", NULL, RELAY_URI_TEMPLATE_OTHER},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct relay_uri_template t = compiled(rows[i].template);
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        struct relay_uri_template t = compiled(requests[i].template);
         struct relay_host host;
         uint16_t port = 0;
-        size_t len = strlen(rows[i].path);
+        size_t len = strlen(requests[i].path);
         char *path = malloc(len + 1);
-        memcpy(path, rows[i].path, len);
+        memcpy(path, requests[i].path, len);
         path = realloc(path, len > 0 ? len : 1);
         int rv = relay_uri_template_match(&t, path, len, &host, &port);
-        if ((rv == 0 ? port : rv) != rows[i].result || (rv == 0) != (rows[i].name != NULL))
-            fail_msg("%s: %d", rows[i].path, rv);
+        if ((rv == 0 ? port : rv) != requests[i].result || (rv == 0) != (requests[i].name != NULL))
+            fail_msg("%s: %d", requests[i].path, rv);
         if (rv == 0)
-            assert_string_equal(host.name, rows[i].name);
+            assert_string_equal(host.name, requests[i].name);
         free(path);
     }
 }
