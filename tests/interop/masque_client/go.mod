@@ -1,0 +1,18 @@
+module twohop/masque-client
+
+go 1.25.0
+
+require (
+	github.com/quic-go/masque-go v0.4.0
+	github.com/quic-go/quic-go v0.60.0
+	github.com/yosida95/uritemplate/v3 v3.0.2
+)
+
+require (
+	github.com/dunglas/httpsfv v1.1.0 // indirect
+	github.com/quic-go/qpack v0.6.0 // indirect
+	golang.org/x/crypto v0.53.0 // indirect
+	golang.org/x/net v0.56.0 // indirect
+	golang.org/x/sys v0.46.0 // indirect
+	golang.org/x/text v0.38.0 // indirect
+)
