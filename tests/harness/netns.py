@@ -1,0 +1,75 @@
+"""Hosts in network namespaces, for tests in which addresses matter."""
+import itertools
+import os
+import subprocess
+
+_serial = itertools.count()
+
+
+def ip(*words):
+    done = subprocess.run(["ip", *map(str, words)], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, f"ip {' '.join(map(str, words))}: {done.stderr}"
+    return done.stdout
+
+
+class Host:
+    """One namespace. prefix: what stands before a command that is to run in it."""
+
+    def __init__(self, name):
+        self.name = name
+        self.prefix = ["ip", "netns", "exec", name]
+        self._links = 0
+
+    def ip(self, *words):
+        return ip("-n", self.name, *words)
+
+    def run(self, *command, **options):
+        """subprocess.run of a command in this namespace; 20 s unless said otherwise."""
+        options = {"capture_output": True, "text": True, "timeout": 20} | options
+        return subprocess.run(self.prefix + [str(word) for word in command], **options)
+
+    def next_link(self):
+        self._links += 1
+        return f"eth{self._links - 1}"
+
+
+class Network:
+    """A set of hosts and the cables between them. A context manager: at the end the namespaces and all in them go.
+
+        left, right = network.host("left"), network.host("right")
+        network.cable(left, "10.0.0.1/24", right, "10.0.0.2/24")
+    """
+
+    def __init__(self):
+        self.hosts = []
+
+    def host(self, label):
+        """A new namespace with loopback up."""
+        host = Host(f"twohop-{os.getpid()}-{next(_serial)}-{label}")
+        ip("netns", "add", host.name)
+        self.hosts.append(host)
+        host.ip("link", "set", "lo", "up")
+        return host
+
+    def cable(self, one, one_addresses, other, other_addresses, mtu=1500):
+        """A veth pair; addresses are one "ADDRESS/LENGTH" or a list of them. Returns the two interface names."""
+        names = one.next_link(), other.next_link()
+        ip("link", "add", names[0], "netns", one.name, "mtu", mtu, "type", "veth",
+           "peer", "name", names[1], "netns", other.name, "mtu", mtu)
+        for host, name, addresses in ((one, names[0], one_addresses), (other, names[1], other_addresses)):
+            for address in [addresses] if isinstance(addresses, str) else addresses:
+                host.ip("address", "add", address, "dev", name, *(["nodad"] if ":" in address else []))
+            host.ip("link", "set", name, "up")
+        return names
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        failures = []
+        for host in reversed(self.hosts):
+            try:
+                ip("netns", "delete", host.name)
+            except AssertionError as failure:
+                failures.append(str(failure))
+        assert not failures, failures
