@@ -1,7 +1,9 @@
-/* The errors of Twohop: one list, so that no error can lack its text, its HTTP status or its Proxy-Status type.
+/* The errors of Twohop: one list, so that no error can lack its text, its HTTP status or its Proxy-Status
+ * type.
  *
- * A function returns 0 (RELAY_OK) or one of these negative numbers. `status` is what a relay answers to a request that
- * failed so; `proxy_status` is the error type of RFC 9209 section 2.3 (empty: no Proxy-Status is sent).
+ * A function returns 0 (RELAY_OK) or one of these negative numbers. `status` is what a relay answers to a
+ * request that failed so; `proxy_status` is the error type of RFC 9209 section 2.3 (empty: no Proxy-Status is
+ * sent).
  */
 #ifndef RELAY_WIRE_ERROR_H
 #define RELAY_WIRE_ERROR_H
@@ -46,7 +48,8 @@ enum relay_error {
 #undef X
 };
 
-/* "RESET", "connection reset by the peer", 502, "connection_terminated". An unknown code gives INTERNAL's answers. */
+/* "RESET", "connection reset by the peer", 502, "connection_terminated". An unknown code gives INTERNAL's
+ * answers. */
 const char *relay_error_name(int error);
 const char *relay_error_text(int error);
 int relay_error_status(int error);
