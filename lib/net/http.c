@@ -1,6 +1,7 @@
 #include "lib/net/http.h"
 
-struct relay_slice relay_fields_find(const struct relay_field *fields, size_t num_fields, const char *name, size_t *count)
+struct relay_slice relay_fields_find(const struct relay_field *fields, size_t num_fields, const char *name,
+                                     size_t *count)
 {
     struct relay_slice first = RELAY_SLICE_NONE;
     size_t found = 0;

@@ -2,7 +2,7 @@
  *
  * What a line may say is a matter of privacy (threats section 3): the ingress logs no target beyond the egress's name,
  * the egress logs no client; no token, nonce, inner name or errno text of a target. Every value that came from a peer is
- * a JSON string made by jansson: escaped, one line, cut at 4 KiB (T70).
+ * a JSON string made by jansson: escaped, one line; a line over 4 KiB is dropped and counted (T70).
  */
 #ifndef RELAY_NET_LOG_H
 #define RELAY_NET_LOG_H

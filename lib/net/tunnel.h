@@ -106,7 +106,8 @@ struct relay_tunnel {
     struct relay_capsule_parser capsules;
     struct relay_task task;
     uint8_t *held; /* bytes that came while paused; bounded by the stream's flow-control window */
-    size_t held_len, held_size, unconsumed;
+    size_t held_len, held_size;
+    size_t unconsumed; /* told to a user that paused meanwhile: credit is given at resume */
     int close_error;
     uint16_t flags;
 };
@@ -146,7 +147,7 @@ void relay_tunnel_abort(struct relay_tunnel *tunnel, int error);
 /* ---- for the session ---- */
 
 void relay_tunnel_init(struct relay_tunnel *tunnel, const struct relay_tunnel_ops *ops, struct relay_session *session,
-                       enum relay_kind kind);
+                       struct relay_loop *loop, enum relay_kind kind);
 void relay_tunnel_dispose(struct relay_tunnel *tunnel);
 
 void relay_tunnel_deliver_response(struct relay_tunnel *tunnel, const struct relay_response *response);
@@ -156,11 +157,12 @@ void relay_tunnel_deliver(struct relay_tunnel *tunnel, uint8_t *bytes, size_t le
 void relay_tunnel_deliver_fin(struct relay_tunnel *tunnel);
 /* One DATAGRAM frame's HTTP Datagram payload, from the context ID on. */
 void relay_tunnel_deliver_datagram(struct relay_tunnel *tunnel, const uint8_t *payload, size_t len);
-/* There is room again (queues on_writable). */
+/* There may be room again: call it whenever room() or the way for datagrams has grown; only a user that waits is told. */
 void relay_tunnel_writable(struct relay_tunnel *tunnel);
-/* The stream has ended; queues on_close, then ops->release. Calls after the first are ignored. */
+/* The stream has ended; queues on_close, then ops->release. Calls after the first are ignored. A clean end (RELAY_OK) waits
+ * until a paused user has taken what is held; until then no op but `release` is called any more. */
 void relay_tunnel_closed(struct relay_tunnel *tunnel, int error);
-/* The peer's head said so, or the user's `respond` did: no more is to come or go in that direction. */
+/* relay_tunnel_closed was called. */
 bool relay_tunnel_is_closed(const struct relay_tunnel *tunnel);
 
 #endif

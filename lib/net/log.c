@@ -1,0 +1,93 @@
+#include "lib/net/log.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 4096
+
+static atomic_int fd_of_log = 2, level_of_log = RELAY_LOG_INFO;
+static atomic_ulong dropped;
+
+static const char *const level_names[] = {"debug", "info", "warning", "error"};
+
+void relay_log_set_level(enum relay_log_level level)
+{
+    atomic_store(&level_of_log, (int)level);
+}
+
+enum relay_log_level relay_log_get_level(void)
+{
+    return (enum relay_log_level)atomic_load(&level_of_log);
+}
+
+void relay_log_set_fd(int fd)
+{
+    atomic_store(&fd_of_log, fd);
+}
+
+unsigned long relay_log_dropped(void)
+{
+    return atomic_load(&dropped);
+}
+
+static void now_text(char *text, size_t size)
+{
+    struct timespec at;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &at);
+    gmtime_r(&at.tv_sec, &tm);
+    size_t len = strftime(text, size, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(text + len, size - len, ".%03ldZ", at.tv_nsec / 1000000);
+}
+
+/* {"time":..,"level":..,"event":.., and the caller's fields}; NULL when a value is not valid UTF-8 or memory
+ * is out. */
+static json_t *make_line(enum relay_log_level level, const char *event, const char *format, va_list fields)
+{
+    char time[40];
+    now_text(time, sizeof(time));
+    json_t *line = json_pack("{s:s, s:s, s:s}", "time", time, "level", level_names[level], "event", event);
+    if (line == NULL || format == NULL)
+        return line;
+    char braced[256];
+    snprintf(braced, sizeof(braced), "{%s}", format);
+    json_error_t error;
+    json_t *more = json_vpack_ex(&error, 0, braced, fields);
+    if (more == NULL || json_object_update(line, more) != 0) {
+        json_decref(line);
+        line = NULL;
+    }
+    json_decref(more);
+    return line;
+}
+
+void relay_log(enum relay_log_level level, const char *event, const char *format, ...)
+{
+    if ((int)level < atomic_load(&level_of_log))
+        return;
+    va_list fields;
+    va_start(fields, format);
+    json_t *line = make_line(level, event, format, fields);
+    va_end(fields);
+    if (line == NULL) {
+        atomic_fetch_add(&dropped, 1);
+        return;
+    }
+    char text[LINE_MAX_BYTES];
+    size_t len = json_dumpb(line, text, sizeof(text) - 1, JSON_COMPACT | JSON_ENSURE_ASCII);
+    json_decref(line);
+    if (len == 0 || len > sizeof(text) - 1) {
+        atomic_fetch_add(&dropped, 1);
+        return;
+    }
+    text[len++] = '\n';
+    /* One write per line: lines of several threads do not mix. */
+    if (write(atomic_load(&fd_of_log), text, len) != (ssize_t)len)
+        atomic_fetch_add(&dropped, 1);
+}
