@@ -15,8 +15,7 @@ import yaml
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("TWOHOP_BUILD", TOP / "build" / "debug"))
 SANITIZERS = {
-    "ASAN_OPTIONS": "halt_on_error=1:abort_on_error=0:exitcode=99:detect_leaks=1:detect_stack_use_after_return=1:"
-                    "check_initialization_order=1:strict_string_checks=1",
+    "ASAN_OPTIONS": "halt_on_error=1:abort_on_error=0:exitcode=99:detect_leaks=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
     "LSAN_OPTIONS": "exitcode=99",
     "TSAN_OPTIONS": "halt_on_error=1:exitcode=99",
