@@ -1,0 +1,442 @@
+/* A TCP socket as a stream.
+ *
+ * Writes: bytes that lie in scratch are borrowed and written with one sendmsg when the reader settles; other
+ * bytes are written at once while nothing waits. What the kernel refuses is copied into `queue`, which holds
+ * about HIGH_MARK at most.
+ *
+ * An ending takes the user away (cb NULL). The socket is closed by it, or, released, when it has drained and
+ * the peer has ended too; the memory is freed from a task, because an ending may come from inside a callback
+ * of ours.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/net/buffer.h"
+#include "lib/net/loop.h"
+#include "lib/net/stream.h"
+#include "lib/wire/error.h"
+
+#define HIGH_MARK      (256 * 1024)        /* the most that a stalled peer costs us */
+#define LOW_MARK       (64 * 1024)         /* below it a source is asked for more */
+#define MAX_BORROWED   16                  /* pieces written at once; more are written in several calls */
+#define LINGER_FIN     (2 * RELAY_SECOND)  /* a released stream waits that long for the peer's FIN */
+#define LINGER_STALLED (30 * RELAY_SECOND) /* and that long for a queue that does not move */
+
+struct tcp {
+    struct relay_stream super;
+    int fd; /* -1: closed */
+    struct relay_io *io;
+    struct relay_task tell;   /* what the user is told from the loop, or the end of the memory */
+    struct relay_task settle; /* writes what was borrowed */
+    struct relay_timer linger;
+    struct relay_buffer queue; /* copied; nothing is borrowed while it is not empty */
+    struct iovec borrowed[MAX_BORROWED];
+    unsigned num_borrowed;
+    size_t borrowed_len;
+    int error; /* the stream is dead; told by on_close */
+    bool started, ready_told, close_told;
+    bool paused;      /* by the user */
+    bool hangup_told; /* a FIN came while paused: it is read after resume */
+    bool fin_seen;    /* the peer's FIN was read */
+    bool fin_wanted, fin_sent;
+    bool wants_writable; /* send returned false */
+    bool released;       /* no user; draining and lingering */
+    bool ended;          /* no user; only the memory is left */
+};
+
+static int error_of_errno(int number)
+{
+    switch (number) {
+    case ETIMEDOUT:
+        return RELAY_ERR_TIMEOUT;
+    case ECONNREFUSED:
+        return RELAY_ERR_REFUSED;
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+        return RELAY_ERR_UNREACHABLE;
+    case ENOMEM:
+    case ENOBUFS:
+        return RELAY_ERR_NO_MEMORY;
+    default:
+        return RELAY_ERR_RESET;
+    }
+}
+
+static size_t pending(const struct tcp *tcp)
+{
+    return tcp->queue.len + tcp->borrowed_len;
+}
+
+static void drop_writes(struct tcp *tcp)
+{
+    relay_task_cancel(&tcp->settle);
+    relay_buffer_dispose(&tcp->queue);
+    tcp->num_borrowed = 0;
+    tcp->borrowed_len = 0;
+}
+
+static void close_socket(struct tcp *tcp)
+{
+    drop_writes(tcp);
+    relay_timer_stop(tcp->super.loop, &tcp->linger);
+    relay_io_free(tcp->io);
+    tcp->io = NULL;
+    if (tcp->fd != -1)
+        close(tcp->fd);
+    tcp->fd = -1;
+}
+
+/* The memory is freed from the task. */
+static void end(struct tcp *tcp)
+{
+    close_socket(tcp);
+    tcp->ended = true;
+    relay_task_queue(tcp->super.loop, &tcp->tell);
+}
+
+static void die(struct tcp *tcp, int error)
+{
+    if (tcp->released) {
+        end(tcp);
+        return;
+    }
+    if (tcp->error != RELAY_OK)
+        return;
+    tcp->error = error;
+    close_socket(tcp);
+    relay_task_queue(tcp->super.loop, &tcp->tell);
+}
+
+static void arm(struct tcp *tcp)
+{
+    if (tcp->io == NULL || !tcp->started)
+        return;
+    int events = tcp->queue.len > 0 ? RELAY_IO_WRITE : 0;
+    if (!tcp->fin_seen) {
+        if (!tcp->paused || tcp->released)
+            events |= RELAY_IO_READ;
+        else if (!tcp->hangup_told)
+            events |= RELAY_IO_HANGUP;
+    }
+    relay_io_arm(tcp->io, events);
+}
+
+/* A released stream: what it waits for now. */
+static void linger_on(struct tcp *tcp)
+{
+    if (!tcp->released || tcp->ended)
+        return;
+    if (tcp->fin_sent && tcp->fin_seen)
+        end(tcp);
+    else
+        relay_timer_set_after(tcp->super.loop, &tcp->linger, tcp->fin_sent ? LINGER_FIN : LINGER_STALLED);
+}
+
+/* After something was written: the half-close, the user's writability, a released stream's next wait. */
+static void wrote(struct tcp *tcp)
+{
+    if (tcp->fin_wanted && !tcp->fin_sent && pending(tcp) == 0) {
+        shutdown(tcp->fd, SHUT_WR);
+        tcp->fin_sent = true;
+    }
+    if (tcp->wants_writable && pending(tcp) <= LOW_MARK)
+        relay_task_queue(tcp->super.loop, &tcp->tell);
+    arm(tcp);
+    linger_on(tcp);
+}
+
+/* How much the kernel took; -1 when the stream has died of it. */
+static ssize_t write_pieces(struct tcp *tcp, struct iovec *pieces, size_t num_pieces)
+{
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = num_pieces};
+    ssize_t len;
+    do
+        len = sendmsg(tcp->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (len < 0 && errno == EINTR);
+    if (len >= 0)
+        return len;
+    if (errno == EAGAIN)
+        return 0;
+    die(tcp, error_of_errno(errno));
+    return -1;
+}
+
+/* Writes what is borrowed and then `bytes` in one call, and copies what the kernel refused. */
+static void write_borrowed(struct tcp *tcp, const uint8_t *bytes, size_t len)
+{
+    struct iovec pieces[MAX_BORROWED + 1];
+    size_t num_pieces = tcp->num_borrowed;
+    memcpy(pieces, tcp->borrowed, num_pieces * sizeof(pieces[0]));
+    if (len > 0)
+        pieces[num_pieces++] = (struct iovec){(void *)bytes, len};
+    relay_task_cancel(&tcp->settle);
+    tcp->num_borrowed = 0;
+    tcp->borrowed_len = 0;
+    if (num_pieces == 0)
+        return;
+    ssize_t taken = write_pieces(tcp, pieces, num_pieces);
+    if (taken < 0)
+        return;
+    for (size_t i = 0; i < num_pieces; i++) {
+        size_t skip = (size_t)taken < pieces[i].iov_len ? (size_t)taken : pieces[i].iov_len;
+        taken -= (ssize_t)skip;
+        const uint8_t *rest = (const uint8_t *)pieces[i].iov_base + skip;
+        if (relay_buffer_append(&tcp->queue, rest, pieces[i].iov_len - skip) != RELAY_OK) {
+            die(tcp, RELAY_ERR_NO_MEMORY);
+            return;
+        }
+    }
+}
+
+static void write_queue(struct tcp *tcp)
+{
+    if (tcp->queue.len == 0)
+        return;
+    struct iovec piece = {relay_buffer_bytes(&tcp->queue), tcp->queue.len};
+    ssize_t taken = write_pieces(tcp, &piece, 1);
+    if (taken <= 0)
+        return;
+    relay_buffer_consume(&tcp->queue, (size_t)taken);
+    wrote(tcp);
+}
+
+static void on_settle(struct relay_task *task)
+{
+    struct tcp *tcp = (struct tcp *)((char *)task - offsetof(struct tcp, settle));
+    write_borrowed(tcp, NULL, 0);
+    if (tcp->fd != -1)
+        wrote(tcp);
+}
+
+static void borrow(struct tcp *tcp, const uint8_t *bytes, size_t len)
+{
+    struct iovec *last = tcp->num_borrowed > 0 ? &tcp->borrowed[tcp->num_borrowed - 1] : NULL;
+    if (last != NULL && (const uint8_t *)last->iov_base + last->iov_len == bytes)
+        last->iov_len += len;
+    else
+        tcp->borrowed[tcp->num_borrowed++] = (struct iovec){(void *)bytes, len};
+    tcp->borrowed_len += len;
+    if (!relay_task_is_queued(&tcp->settle))
+        relay_loop_settle_later(tcp->super.loop, &tcp->settle);
+}
+
+static void tcp_start(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    tcp->started = true;
+    relay_task_queue(stream->loop, &tcp->tell);
+    arm(tcp);
+}
+
+static size_t tcp_room(struct relay_stream *stream)
+{
+    const struct tcp *tcp = (struct tcp *)stream;
+    return pending(tcp) < HIGH_MARK ? HIGH_MARK - pending(tcp) : 0;
+}
+
+static bool tcp_send(struct relay_stream *stream, const uint8_t *bytes, size_t len)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    if (tcp->fd == -1 || tcp->fin_wanted)
+        return true;
+    if (tcp->queue.len > 0) {
+        if (relay_buffer_append(&tcp->queue, bytes, len) != RELAY_OK)
+            die(tcp, RELAY_ERR_NO_MEMORY);
+    } else if (len > 0 && relay_loop_is_borrowable(stream->loop, bytes)) {
+        borrow(tcp, bytes, len);
+        if (tcp->num_borrowed == MAX_BORROWED || tcp->borrowed_len >= HIGH_MARK)
+            write_borrowed(tcp, NULL, 0);
+    } else {
+        write_borrowed(tcp, bytes, len);
+    }
+    arm(tcp);
+    if (pending(tcp) < HIGH_MARK)
+        return true;
+    tcp->wants_writable = true;
+    return false;
+}
+
+static void tcp_fin(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    if (tcp->fd == -1 || tcp->fin_wanted)
+        return;
+    tcp->fin_wanted = true;
+    wrote(tcp);
+}
+
+static void tcp_pause(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    tcp->paused = true;
+    arm(tcp);
+}
+
+static void tcp_resume(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    tcp->paused = false;
+    tcp->hangup_told = false;
+    arm(tcp);
+}
+
+static void tcp_close(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    stream->cb = NULL;
+    end(tcp);
+}
+
+static void tcp_release(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    stream->cb = NULL;
+    if (tcp->fd == -1) {
+        end(tcp);
+        return;
+    }
+    tcp->started = true;
+    tcp->released = true;
+    tcp->fin_wanted = true;
+    tcp->wants_writable = false;
+    wrote(tcp);
+}
+
+static void tcp_reset(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    if (tcp->fd != -1)
+        setsockopt(tcp->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    tcp_close(stream);
+}
+
+static const struct relay_stream_ops tcp_ops = {
+    .start = tcp_start,
+    .room = tcp_room,
+    .send = tcp_send,
+    .fin = tcp_fin,
+    .pause = tcp_pause,
+    .resume = tcp_resume,
+    .release = tcp_release,
+    .close = tcp_close,
+    .reset = tcp_reset,
+};
+
+static void dispose(struct tcp *tcp)
+{
+    close_socket(tcp);
+    relay_task_cancel(&tcp->tell);
+    free(tcp);
+}
+
+/* Every callback may end the stream: look at cb again after each. */
+static void on_tell(struct relay_task *task)
+{
+    struct tcp *tcp = (struct tcp *)((char *)task - offsetof(struct tcp, tell));
+    struct relay_stream *stream = &tcp->super;
+    if (tcp->ended) {
+        dispose(tcp);
+        return;
+    }
+    if (stream->cb != NULL && tcp->started && !tcp->ready_told && tcp->error == RELAY_OK) {
+        tcp->ready_told = true;
+        if (stream->cb->on_ready != NULL)
+            stream->cb->on_ready(stream->user);
+    }
+    if (stream->cb != NULL && tcp->wants_writable && tcp->fd != -1 && pending(tcp) <= LOW_MARK) {
+        tcp->wants_writable = false;
+        stream->cb->on_writable(stream->user);
+    }
+    if (stream->cb != NULL && tcp->error != RELAY_OK && !tcp->close_told) {
+        tcp->close_told = true;
+        stream->cb->on_close(stream->user, tcp->error);
+    }
+}
+
+static void on_linger(struct relay_timer *timer)
+{
+    end((struct tcp *)((char *)timer - offsetof(struct tcp, linger)));
+}
+
+static void read_fin(struct tcp *tcp)
+{
+    tcp->fin_seen = true;
+    arm(tcp);
+    if (tcp->released)
+        linger_on(tcp);
+    else
+        tcp->super.cb->on_fin(tcp->super.user);
+}
+
+/* One read per readiness: what is left comes with the loop's next turn, so that one stream cannot keep the
+ * others waiting. */
+static void read_some(struct tcp *tcp)
+{
+    struct relay_loop *loop = tcp->super.loop;
+    uint8_t *scratch = relay_loop_take_scratch(loop);
+    if (scratch == NULL) {
+        die(tcp, RELAY_ERR_NO_MEMORY);
+        return;
+    }
+    ssize_t len = recv(tcp->fd, scratch, RELAY_SCRATCH_SIZE, MSG_DONTWAIT);
+    int number = errno;
+    if (len > 0 && !tcp->released)
+        tcp->super.cb->on_bytes(tcp->super.user, scratch, (size_t)len);
+    relay_loop_return_scratch(loop);
+    if (len == 0)
+        read_fin(tcp);
+    else if (len < 0 && number != EAGAIN && number != EINTR)
+        die(tcp, error_of_errno(number));
+}
+
+static void on_io(void *user, int events)
+{
+    struct tcp *tcp = user;
+    int number = 0;
+    socklen_t size = sizeof(number);
+    if (events & (RELAY_IO_ERROR | RELAY_IO_HANGUP))
+        getsockopt(tcp->fd, SOL_SOCKET, SO_ERROR, &number, &size);
+    if ((events & RELAY_IO_ERROR) || number != 0) {
+        die(tcp, error_of_errno(number));
+        return;
+    }
+    if (events & RELAY_IO_HANGUP)
+        tcp->hangup_told = true;
+    if (events & RELAY_IO_WRITE)
+        write_queue(tcp);
+    if ((events & RELAY_IO_READ) && tcp->fd != -1 && !tcp->fin_seen && (!tcp->paused || tcp->released))
+        read_some(tcp);
+}
+
+struct relay_stream *relay_stream_tcp(struct relay_loop *loop, int fd, const struct sockaddr *peer)
+{
+    struct tcp *tcp = calloc(1, sizeof(*tcp));
+    if (tcp == NULL) {
+        close(fd);
+        return NULL;
+    }
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    tcp->super.ops = &tcp_ops;
+    tcp->super.loop = loop;
+    tcp->fd = fd;
+    if (peer != NULL && peer->sa_family == AF_INET)
+        memcpy(&tcp->super.peer, peer, sizeof(struct sockaddr_in));
+    else if (peer != NULL && peer->sa_family == AF_INET6)
+        memcpy(&tcp->super.peer, peer, sizeof(struct sockaddr_in6));
+    relay_task_init(&tcp->tell, RELAY_LEVEL_EVENT, on_tell);
+    relay_task_init(&tcp->settle, RELAY_LEVEL_FLUSH_SOCKET, on_settle);
+    relay_timer_init(&tcp->linger, on_linger);
+    tcp->io = relay_io_new(loop, fd, on_io, tcp);
+    if (tcp->io == NULL) {
+        dispose(tcp);
+        return NULL;
+    }
+    return &tcp->super;
+}
