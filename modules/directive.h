@@ -6,6 +6,7 @@
 #ifndef RELAY_MODULES_DIRECTIVE_H
 #define RELAY_MODULES_DIRECTIVE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <h2o.h>
@@ -29,11 +30,23 @@ struct relay_directive {
     const char *default_text, *help;
     int level_flags; /* H2O_CONFIGURATOR_FLAG_*; 0: global, scalar */
     int (*apply)(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
-                 struct relay_snapshot *snapshot);
+                 struct relay_snapshot *snapshot); /* 0, or -1 after h2o_configurator_errprintf said what was expected */
+    bool may_repeat;  /* else a second occurrence anywhere in the file is an error */
+    const char *form; /* CUSTOM: how the value is written, for the manual: "FILE", "[RULE, ...]" */
 };
+
+/* What a node must be made of; both say what was expected when it is not so and return NULL or -1.
+ * A scalar that is not empty; `expected` completes "expected ...". */
+const char *relay_directive_scalar(h2o_configurator_command_t *cmd, yoml_t *node, const char *expected);
+/* A list of scalars, or one scalar alone; calls `each` for every one of them until it answers -1. */
+int relay_directive_each(h2o_configurator_command_t *cmd, yoml_t *node, const char *expected,
+                         int (*each)(h2o_configurator_command_t *cmd, yoml_t *item, struct relay_snapshot *snapshot),
+                         struct relay_snapshot *snapshot);
 
 /* Registers the table (its last entry has name NULL) with h2o's configurator of this globalconf. */
 void relay_directives_register(h2o_globalconf_t *conf, const struct relay_directive *table, struct relay_snapshot *snapshot);
+/* Whether the table has a directive of this name. */
+bool relay_directives_have(const struct relay_directive *table, const char *name);
 /* Prints the manual of a table to stdout. */
 void relay_directives_print(const char *title, const struct relay_directive *table);
 
