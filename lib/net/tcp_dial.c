@@ -1,0 +1,257 @@
+#include "lib/net/tcp_dial.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/net/metrics.h"
+#include "lib/wire/error.h"
+
+struct attempt {
+    struct relay_tcp_dial *dial;
+    struct relay_address address;
+    struct relay_io *io;
+    int fd; /* -1: not begun, or over */
+};
+
+struct relay_tcp_dial {
+    struct relay_loop *loop;
+    struct relay_dial_config config;
+    relay_dial_cb cb;
+    void *user;
+    uint64_t begun_at;
+    uint16_t port;
+    struct relay_timer next_timer, end_timer;
+    struct relay_task task;
+    size_t num, next, open; /* attempts[next] is the first not begun */
+    int error;              /* the most telling one so far */
+    struct attempt *winner;
+    struct attempt attempts[];
+};
+
+/* How much an error tells: a target that answers "refused" says more than one that is silent or has no route.
+ */
+static int weight(int error)
+{
+    switch (error) {
+    case RELAY_OK:
+        return 0;
+    case RELAY_ERR_UNREACHABLE:
+        return 1;
+    case RELAY_ERR_TIMEOUT:
+        return 2;
+    case RELAY_ERR_REFUSED:
+        return 3;
+    default:
+        return 4;
+    }
+}
+
+static void note_error(struct relay_tcp_dial *dial, int error)
+{
+    if (weight(error) > weight(dial->error))
+        dial->error = error;
+}
+
+static int error_of_errno(int number)
+{
+    switch (number) {
+    case ECONNREFUSED:
+    case ECONNRESET:
+        return RELAY_ERR_REFUSED;
+    case ETIMEDOUT:
+        return RELAY_ERR_TIMEOUT;
+    case EMFILE:
+    case ENFILE:
+        return RELAY_ERR_NO_DESCRIPTORS;
+    case ENOBUFS:
+    case ENOMEM:
+        return RELAY_ERR_NO_MEMORY;
+    default:
+        return RELAY_ERR_UNREACHABLE;
+    }
+}
+
+static void end_attempt(struct attempt *attempt)
+{
+    relay_io_free(attempt->io);
+    attempt->io = NULL;
+    if (attempt->fd >= 0) {
+        close(attempt->fd);
+        attempt->fd = -1;
+        attempt->dial->open--;
+    }
+}
+
+static void stop(struct relay_tcp_dial *dial)
+{
+    relay_timer_stop(dial->loop, &dial->next_timer);
+    relay_timer_stop(dial->loop, &dial->end_timer);
+    for (size_t i = 0; i < dial->next; i++)
+        if (&dial->attempts[i] != dial->winner)
+            end_attempt(&dial->attempts[i]);
+}
+
+static void finish(struct relay_tcp_dial *dial, struct attempt *winner)
+{
+    dial->winner = winner;
+    if (winner != NULL) {
+        relay_io_free(winner->io);
+        winner->io = NULL;
+    }
+    stop(dial);
+    relay_task_queue(dial->loop, &dial->task);
+}
+
+static void on_io(void *user, int events);
+
+/* RELAY_OK: on its way. */
+static int begin_attempt(struct attempt *attempt)
+{
+    struct relay_tcp_dial *dial = attempt->dial;
+    struct sockaddr_storage target;
+    socklen_t len = relay_address_to_sockaddr(&attempt->address, dial->port, &target);
+    if (len == 0)
+        return RELAY_ERR_UNREACHABLE;
+    attempt->fd = socket(target.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (attempt->fd < 0)
+        return errno == EAFNOSUPPORT ? RELAY_ERR_UNREACHABLE : error_of_errno(errno);
+    dial->open++;
+    int one = 1, error = 0;
+    setsockopt(attempt->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (connect(attempt->fd, (struct sockaddr *)&target, len) != 0 && errno != EINPROGRESS)
+        error = error_of_errno(errno);
+    else if ((attempt->io = relay_io_new(dial->loop, attempt->fd, on_io, attempt)) == NULL)
+        error = RELAY_ERR_NO_MEMORY;
+    if (error != 0)
+        end_attempt(attempt);
+    else
+        relay_io_arm(attempt->io, RELAY_IO_WRITE);
+    return error;
+}
+
+/* Begins the next attempt that does not fail at once. */
+static void begin_next(struct relay_tcp_dial *dial)
+{
+    while (dial->next < dial->num) {
+        int error = begin_attempt(&dial->attempts[dial->next++]);
+        if (error == RELAY_OK) {
+            if (dial->next < dial->num)
+                relay_timer_set_after(dial->loop, &dial->next_timer, dial->config.attempt_delay);
+            return;
+        }
+        note_error(dial, error);
+    }
+    if (dial->open == 0)
+        finish(dial, NULL);
+}
+
+static void on_io(void *user, int events)
+{
+    struct attempt *attempt = user;
+    struct relay_tcp_dial *dial = attempt->dial;
+    int number = 0;
+    socklen_t len = sizeof(number);
+    getsockopt(attempt->fd, SOL_SOCKET, SO_ERROR, &number, &len);
+    if (number == 0 && (events & RELAY_IO_WRITE)) {
+        finish(dial, attempt);
+        return;
+    }
+    note_error(dial, error_of_errno(number));
+    end_attempt(attempt);
+    relay_timer_stop(dial->loop, &dial->next_timer);
+    begin_next(dial);
+}
+
+static void on_next_timer(struct relay_timer *timer)
+{
+    begin_next((struct relay_tcp_dial *)((char *)timer - offsetof(struct relay_tcp_dial, next_timer)));
+}
+
+static void on_end_timer(struct relay_timer *timer)
+{
+    struct relay_tcp_dial *dial =
+        (struct relay_tcp_dial *)((char *)timer - offsetof(struct relay_tcp_dial, end_timer));
+    note_error(dial, RELAY_ERR_TIMEOUT);
+    finish(dial, NULL);
+}
+
+static void run_task(struct relay_task *task)
+{
+    struct relay_tcp_dial *dial =
+        (struct relay_tcp_dial *)((char *)task - offsetof(struct relay_tcp_dial, task));
+    struct relay_metrics *metrics = dial->loop->metrics;
+    struct relay_address address = {0};
+    int fd = -1, error = dial->error;
+    if (dial->winner != NULL) {
+        fd = dial->winner->fd;
+        address = dial->winner->address;
+        error = RELAY_OK;
+        relay_count(metrics->dial_ok, 1);
+        relay_histogram_add(&metrics->dial_seconds, relay_loop_now(dial->loop) - dial->begun_at);
+    } else {
+        relay_count(metrics->dial_failed, 1);
+    }
+    relay_dial_cb cb = dial->cb;
+    void *user = dial->user;
+    free(dial);
+    cb(user, fd, fd >= 0 ? &address : NULL, error);
+}
+
+/* RFC 8305 section 4: the families take turns, the first address's family begins; each keeps its own order.
+ */
+static void interleave(struct relay_tcp_dial *dial, const struct relay_address *addresses, size_t num)
+{
+    uint8_t first = addresses[0].family;
+    size_t at[2] = {0, 0};
+    for (size_t i = 0; i < num; i++) {
+        size_t turn = i & 1, tried = 0, found = num;
+        for (; tried < 2 && found == num; tried++, turn ^= 1) {
+            size_t k = at[turn];
+            while (k < num && (addresses[k].family == first) != (turn == 0))
+                k++;
+            at[turn] = k < num ? k + 1 : num;
+            found = k;
+        }
+        dial->attempts[i] = (struct attempt){.dial = dial, .address = addresses[found], .fd = -1};
+    }
+}
+
+struct relay_tcp_dial *relay_tcp_dial_start(struct relay_loop *loop, const struct relay_dial_config *config,
+                                            const struct relay_address *addresses, size_t num_addresses,
+                                            uint16_t port, relay_dial_cb cb, void *user)
+{
+    struct relay_tcp_dial *dial = calloc(1, sizeof(*dial) + num_addresses * sizeof(dial->attempts[0]));
+    if (dial == NULL)
+        return NULL;
+    dial->loop = loop;
+    dial->config = *config;
+    dial->cb = cb;
+    dial->user = user;
+    dial->begun_at = relay_loop_now(loop);
+    dial->port = port;
+    dial->num = num_addresses;
+    relay_timer_init(&dial->next_timer, on_next_timer);
+    relay_timer_init(&dial->end_timer, on_end_timer);
+    relay_task_init(&dial->task, RELAY_LEVEL_EVENT, run_task);
+    relay_timer_set_after(loop, &dial->end_timer, config->timeout);
+    if (num_addresses > 0)
+        interleave(dial, addresses, num_addresses);
+    else
+        dial->error = RELAY_ERR_UNREACHABLE;
+    begin_next(dial);
+    return dial;
+}
+
+void relay_tcp_dial_cancel(struct relay_tcp_dial *dial)
+{
+    relay_task_cancel(&dial->task);
+    stop(dial);
+    if (dial->winner != NULL)
+        end_attempt(dial->winner);
+    free(dial);
+}
