@@ -460,6 +460,7 @@ void relay_loop_run(struct relay_loop *loop)
 void relay_loop_stop(struct relay_loop *loop)
 {
     loop->stopping = true;
+    uv_stop(&loop->uv); /* called from a task before the poll: the poll must not block */
 }
 
 void relay_loop_dispose(struct relay_loop *loop)
