@@ -1,0 +1,270 @@
+#include "client/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/wire/address.h"
+#include "lib/wire/base64.h"
+#include "lib/wire/error.h"
+
+void relay_client_config_init(struct relay_client_config *config)
+{
+    memset(config, 0, sizeof(*config));
+    config->log_level = RELAY_LOG_INFO;
+}
+
+static void wipe_and_free(char *secret)
+{
+    if (secret != NULL)
+        explicit_bzero(secret, strlen(secret));
+    free(secret);
+}
+
+void relay_client_config_dispose(struct relay_client_config *config)
+{
+    for (size_t i = 0; i < config->num_hops; i++) {
+        wipe_and_free(config->hops[i].token);
+        free(config->hops[i].ca);
+    }
+    free(config->hops);
+    free(config->forwards);
+    relay_client_config_init(config);
+}
+
+int relay_client_config_check(struct relay_client_config *config, bool needs_front)
+{
+    const char *missing = NULL;
+    if (config->num_hops == 0)
+        missing = "no hop: give `chain:` in the file or --hop URL";
+    else if (needs_front && config->http_proxy.ss_family == AF_UNSPEC &&
+             config->socks.ss_family == AF_UNSPEC && config->num_forwards == 0)
+        missing = "no front: give at least one of http-proxy, socks and forward";
+    if (missing == NULL)
+        return 0;
+    snprintf(config->error, sizeof(config->error), "%s", missing);
+    return RELAY_ERR_INVALID;
+}
+
+static int refuse(const char **expected, const char *text)
+{
+    *expected = text;
+    return RELAY_ERR_INVALID;
+}
+
+static int no_memory(const char **expected)
+{
+    *expected = "more memory";
+    return RELAY_ERR_NO_MEMORY;
+}
+
+/* ---- hops ---- */
+
+struct relay_hop_config *relay_client_config_add_hop(struct relay_client_config *config,
+                                                     const char **expected)
+{
+    if (config->num_hops == RELAY_HOPS_MAX) {
+        refuse(expected, "at most 6 hops");
+        return NULL;
+    }
+    struct relay_hop_config *hops = realloc(config->hops, (config->num_hops + 1) * sizeof(*hops));
+    if (hops == NULL) {
+        no_memory(expected);
+        return NULL;
+    }
+    config->hops = hops;
+    struct relay_hop_config *hop = &hops[config->num_hops++];
+    memset(hop, 0, sizeof(*hop));
+    return hop;
+}
+
+static const char url_expected[] =
+    "https://HOST[:PORT], or an RFC 9298 URI Template with {target_host} and {target_port}";
+
+/* "https://host:port/" without a path. */
+static int parse_origin(struct relay_hop_place *place, const char *url)
+{
+    static const char scheme[] = "https://";
+    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0)
+        return RELAY_ERR_INVALID;
+    const char *authority = url + sizeof(scheme) - 1;
+    size_t len = strcspn(authority, "/?#");
+    if (authority[len] != '\0' && strcmp(authority + len, "/") != 0)
+        return RELAY_ERR_INVALID;
+    int error = relay_authority_parse_default(&place->host, &place->port, authority, len, 443);
+    if (error == 0)
+        error = relay_uri_template_parse(&place->udp, RELAY_URI_TEMPLATE_UDP_DEFAULT, NULL);
+    return error;
+}
+
+static int parse_template_url(struct relay_hop_place *place, const char *url, const char **expected)
+{
+    struct relay_uri_template_fault fault = {0, url_expected};
+    int error = relay_uri_template_parse(&place->udp, url, &fault);
+    if (error != 0)
+        return refuse(expected, fault.message);
+    if (!place->udp.has_authority)
+        return refuse(expected, url_expected);
+    place->host = place->udp.host;
+    place->port = place->udp.port;
+    return 0;
+}
+
+int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, const char **expected)
+{
+    if (hop->num_places == RELAY_HOP_PLACES_MAX)
+        return refuse(expected, "at most 8 urls");
+    struct relay_hop_place *place = &hop->places[hop->num_places];
+    int error;
+    if (strchr(url, '{') != NULL)
+        error = parse_template_url(place, url, expected);
+    else if ((error = parse_origin(place, url)) != 0)
+        refuse(expected, url_expected);
+    if (error != 0)
+        return RELAY_ERR_INVALID;
+    relay_authority_write(&place->host, place->port, place->authority, sizeof(place->authority));
+    hop->num_places++;
+    return 0;
+}
+
+int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text, const char **expected)
+{
+    struct relay_uri_template template;
+    struct relay_uri_template_fault fault = {0, "a path with {target_host} and {target_port}"};
+    if (text[0] != '/' || relay_uri_template_parse(&template, text, &fault) != 0)
+        return refuse(expected, fault.message);
+    for (size_t i = 0; i < hop->num_places; i++)
+        hop->places[i].udp = template;
+    return 0;
+}
+
+int relay_hop_config_set_token(struct relay_hop_config *hop, const char *text, const char **expected)
+{
+    size_t len = strlen(text);
+    if (len == 0 || len > RELAY_TOKEN_MAX)
+        return refuse(expected, "a token of 1 to 1024 characters");
+    for (size_t i = 0; i < len; i++)
+        if (text[i] <= ' ' || text[i] > '~')
+            return refuse(expected, "a token of printable ASCII without spaces");
+    if (hop->token != NULL)
+        return refuse(expected, "one token or token-file, not two");
+    hop->token = strdup(text);
+    return hop->token != NULL ? 0 : no_memory(expected);
+}
+
+int relay_hop_config_load_token(struct relay_hop_config *hop, const char *path, const char **expected)
+{
+    char text[RELAY_TOKEN_MAX + 3];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return refuse(expected, "a readable file with the token in it");
+    ssize_t len = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    if (len < 0)
+        return refuse(expected, "a readable file with the token in it");
+    text[len] = '\0';
+    text[strcspn(text, "\r\n")] = '\0';
+    int error = relay_hop_config_set_token(hop, text, expected);
+    explicit_bzero(text, sizeof(text));
+    return error;
+}
+
+int relay_hop_config_set_ca(struct relay_hop_config *hop, const char *path, const char **expected)
+{
+    if (access(path, R_OK) != 0)
+        return refuse(expected, "a readable PEM file");
+    free(hop->ca);
+    hop->ca = strdup(path);
+    return hop->ca != NULL ? 0 : no_memory(expected);
+}
+
+int relay_hop_config_set_pin(struct relay_hop_config *hop, const char *text, const char **expected)
+{
+    uint8_t pin[RELAY_BASE64_DECODED_SIZE(64)];
+    size_t len = 0;
+    static const char prefix[] = "sha256/";
+    if (strncmp(text, prefix, sizeof(prefix) - 1) == 0)
+        text += sizeof(prefix) - 1;
+    if (strlen(text) > 64 || relay_base64_decode(text, strlen(text), pin, sizeof(pin), &len) != 0 ||
+        len != RELAY_PIN_SIZE)
+        return refuse(expected, "the SHA-256 of the relay's public key (SPKI) in base64: 44 characters");
+    memcpy(hop->pin, pin, RELAY_PIN_SIZE);
+    hop->has_pin = true;
+    return 0;
+}
+
+int relay_hop_config_set_http(struct relay_hop_config *hop, const char *text, const char **expected)
+{
+    static const char *const names[] = {
+        [RELAY_HOP_AUTO] = "auto", [RELAY_HOP_HTTP3] = "3", [RELAY_HOP_HTTP2] = "2"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            hop->http = (enum relay_hop_http)i;
+            return 0;
+        }
+    }
+    return refuse(expected, "auto, 3 or 2");
+}
+
+/* ---- fronts ---- */
+
+int relay_listen_address_parse(struct sockaddr_storage *address, const char *text, size_t len,
+                               const char **expected)
+{
+    static const char wanted[] = "ADDRESS:PORT, as in 127.0.0.1:8080 or [::1]:8080";
+    const char *colon = memrchr(text, ':', len);
+    struct relay_address parsed;
+    uint16_t port = 0;
+    if (colon == NULL)
+        return refuse(expected, wanted);
+    const char *port_text = colon + 1;
+    size_t port_len = len - (size_t)(port_text - text), host_len = (size_t)(colon - text);
+    if (!(port_len == 1 && port_text[0] == '0') && relay_port_parse(&port, port_text, port_len) != 0)
+        return refuse(expected, wanted);
+    bool bracketed = host_len > 2 && text[0] == '[' && text[host_len - 1] == ']';
+    int error = bracketed ? relay_address_parse(text + 1, host_len - 2, &parsed)
+                          : relay_address_parse(text, host_len, &parsed);
+    if (error != 0 || bracketed != (parsed.family == 6))
+        return refuse(expected, wanted);
+    relay_address_to_sockaddr(&parsed, port, address);
+    return 0;
+}
+
+int relay_client_config_add_forward(struct relay_client_config *config, const char *text,
+                                    const char **expected)
+{
+    static const char wanted[] = "tcp:LOCAL:PORT=HOST:PORT or udp:LOCAL:PORT=HOST:PORT";
+    struct relay_forward_config forward = {.is_udp = strncmp(text, "udp:", 4) == 0};
+    const char *equals = strchr(text, '=');
+    if ((!forward.is_udp && strncmp(text, "tcp:", 4) != 0) || equals == NULL)
+        return refuse(expected, wanted);
+    if (relay_listen_address_parse(&forward.local, text + 4, (size_t)(equals - text - 4), expected) != 0)
+        return RELAY_ERR_INVALID;
+    if (relay_authority_parse(&forward.host, &forward.port, equals + 1, strlen(equals + 1)) != 0)
+        return refuse(expected, wanted);
+    if (config->num_forwards == RELAY_FORWARDS_MAX)
+        return refuse(expected, "at most 64 forwards");
+    struct relay_forward_config *forwards =
+        realloc(config->forwards, (config->num_forwards + 1) * sizeof(*forwards));
+    if (forwards == NULL)
+        return no_memory(expected);
+    config->forwards = forwards;
+    forwards[config->num_forwards++] = forward;
+    return 0;
+}
+
+int relay_client_config_set_log_level(struct relay_client_config *config, const char *text,
+                                      const char **expected)
+{
+    static const char *const names[] = {"debug", "info", "warning", "error"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            config->log_level = (enum relay_log_level)i;
+            return 0;
+        }
+    }
+    return refuse(expected, "debug, info, warning or error");
+}

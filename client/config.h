@@ -1,0 +1,123 @@
+/* What the user wrote: the chain of hops and the local fronts, from a YAML file, from flags, or from both.
+ *
+ *   chain:                                  # 1 to 6 hops, the nearest one first
+ *     - urls: [https://in-a.example:443, https://in-b.example:443]   # hop 1: the ingresses, tried in order
+ *       token-file: /etc/twohop/ingress.token
+ *     - url: https://egress.example:443     # or a URI Template of RFC 9298
+ *       token: SECRET
+ *       ca: /etc/twohop/egress-ca.pem       # or pin: BASE64 of the SHA-256 of the key (SPKI)
+ *       template: /.well-known/masque/udp/{target_host}/{target_port}/
+ *       http: auto                          # or 3, or 2
+ *   http-proxy: 127.0.0.1:8080
+ *   socks: 127.0.0.1:1080
+ *   forward: ["tcp:127.0.0.1:2222=host.example:22", "udp:127.0.0.1:5353=192.0.2.53:53"]
+ *   log-level: info                         # debug, info, warning, error
+ *
+ * Order of calls: init; then parse_flags or load_file or both; then check; dispose at the end. The texts of
+ * errors name the place ("FILE:LINE:COLUMN: ..." or the flag) and what was expected, and never a token.
+ */
+#ifndef RELAY_CLIENT_CONFIG_H
+#define RELAY_CLIENT_CONFIG_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "lib/net/log.h"
+#include "lib/wire/authority.h"
+#include "lib/wire/uri_template.h"
+
+#define RELAY_HOPS_MAX         6 /* a flush level of the loop for each, RELAY_LEVEL_FLUSH_OUTER downwards */
+#define RELAY_HOP_PLACES_MAX   8 /* ingresses of hop 1 */
+#define RELAY_FORWARDS_MAX     64
+#define RELAY_TOKEN_MAX        1024
+#define RELAY_PIN_SIZE         32
+#define RELAY_CONFIG_TEXT_SIZE 512
+
+enum relay_hop_http { RELAY_HOP_AUTO, RELAY_HOP_HTTP3, RELAY_HOP_HTTP2 };
+
+/* One relay that can serve as a hop. */
+struct relay_hop_place {
+    struct relay_host host;
+    uint16_t port;
+    char authority[RELAY_AUTHORITY_SIZE]; /* host:port, as it stands in logs and in requests */
+    struct relay_uri_template udp;        /* where its CONNECT-UDP is */
+};
+
+struct relay_hop_config {
+    struct relay_hop_place places[RELAY_HOP_PLACES_MAX];
+    size_t num_places;
+    char *token; /* NULL: none is sent. Never logged */
+    char *ca;    /* a PEM file; NULL: the system's trust store */
+    uint8_t pin[RELAY_PIN_SIZE];
+    bool has_pin; /* the key alone decides: no CA is asked */
+    enum relay_hop_http http;
+};
+
+struct relay_forward_config {
+    bool is_udp;
+    struct sockaddr_storage local;
+    struct relay_host host;
+    uint16_t port;
+};
+
+struct relay_client_config {
+    struct relay_hop_config *hops;
+    size_t num_hops;
+    struct sockaddr_storage http_proxy, socks; /* AF_UNSPEC: this front is off */
+    struct relay_forward_config *forwards;
+    size_t num_forwards;
+    enum relay_log_level log_level;
+    char error[RELAY_CONFIG_TEXT_SIZE]; /* what was wrong, after a failure */
+};
+
+void relay_client_config_init(struct relay_client_config *config);
+void relay_client_config_dispose(struct relay_client_config *config);
+
+/* Reads the file. RELAY_ERR_INVALID or RELAY_ERR_NO_MEMORY with `error` filled. A file with a token in it
+ * that others may read gets a warning in the log. */
+int relay_client_config_load_file(struct relay_client_config *config, const char *path);
+/* The same from memory; `name` stands for the file in errors. `has_token` (may be NULL): a token stands in
+ * the text. */
+int relay_client_config_load(struct relay_client_config *config, const char *name, const char *text,
+                             size_t len, bool *has_token);
+
+/* What the command line asks for beside the configuration. */
+struct relay_client_command {
+    bool help, version, test, check;
+};
+
+/* Flags of the command line, loading the file of -c on its way. RELAY_ERR_INVALID or RELAY_ERR_NO_MEMORY with
+ * `error` filled. */
+int relay_client_config_parse_flags(struct relay_client_config *config, struct relay_client_command *command,
+                                    int argc, char **argv);
+/* The text of --help. */
+extern const char relay_client_usage[];
+
+/* What no single value shows: no hop, no front (fine for `check`). RELAY_ERR_INVALID with `error` filled. */
+int relay_client_config_check(struct relay_client_config *config, bool needs_front);
+
+/* ---- single values, shared by the file and the flags: 0, or RELAY_ERR_INVALID / _NO_MEMORY / _TOO_BIG with
+ * *expected set to a static text of what was expected ---- */
+
+/* A new hop at the end; NULL with *expected: too many, or out of memory. */
+struct relay_hop_config *relay_client_config_add_hop(struct relay_client_config *config,
+                                                     const char **expected);
+int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, const char **expected);
+int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text, const char **expected);
+int relay_hop_config_set_token(struct relay_hop_config *hop, const char *text, const char **expected);
+int relay_hop_config_load_token(struct relay_hop_config *hop, const char *path, const char **expected);
+int relay_hop_config_set_ca(struct relay_hop_config *hop, const char *path, const char **expected);
+int relay_hop_config_set_pin(struct relay_hop_config *hop, const char *text, const char **expected);
+int relay_hop_config_set_http(struct relay_hop_config *hop, const char *text, const char **expected);
+/* "127.0.0.1:8080", "[::1]:8080"; port 0 lets the kernel choose. */
+int relay_listen_address_parse(struct sockaddr_storage *address, const char *text, size_t len,
+                               const char **expected);
+int relay_client_config_add_forward(struct relay_client_config *config, const char *text,
+                                    const char **expected);
+int relay_client_config_set_log_level(struct relay_client_config *config, const char *text,
+                                      const char **expected);
+
+#endif

@@ -1,0 +1,200 @@
+/* The client's configuration: files and flags, good and bad. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "client/config.h"
+#include "lib/wire/error.h"
+
+#define SIZE(array) (sizeof(array) / sizeof((array)[0]))
+#define PIN         "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+
+static struct relay_client_config config;
+
+static int load(const char *text, bool *has_token)
+{
+    relay_client_config_init(&config);
+    return relay_client_config_load(&config, "f", text, strlen(text), has_token);
+}
+
+static void test_complete_file(void **state)
+{
+    (void)state;
+    bool has_token = false;
+    assert_int_equal(load("chain:\n"
+                          "  - template: '/m{?target_host,target_port}'\n"
+                          "    urls: [https://a.example, 'https://[2001:db8::1]:4433/']\n"
+                          "    token: secret\n"
+                          "    http: 2\n"
+                          "  - url: https://b.example:8443/x/{target_host}/{target_port}\n"
+                          "    pin: sha256/" PIN "\n"
+                          "http-proxy: 127.0.0.1:8080\n"
+                          "socks: '[::1]:0'\n"
+                          "forward: [tcp:127.0.0.1:22=host:22, 'udp:127.0.0.1:53=[2001:db8::53]:53']\n"
+                          "log-level: debug\n",
+                          &has_token),
+                     0);
+    assert_true(has_token);
+    assert_int_equal(config.num_hops, 2);
+    assert_int_equal(config.hops[0].num_places, 2);
+    assert_string_equal(config.hops[0].places[0].authority, "a.example:443");
+    assert_string_equal(config.hops[0].places[1].authority, "[2001:db8::1]:4433");
+    assert_string_equal(config.hops[0].token, "secret");
+    assert_int_equal(config.hops[0].http, RELAY_HOP_HTTP2);
+    assert_true(config.hops[1].has_pin);
+    assert_int_equal(config.hops[1].pin[0], 0xe3);
+    assert_int_equal(config.http_proxy.ss_family, AF_INET);
+    assert_int_equal(config.socks.ss_family, AF_INET6);
+    assert_int_equal(config.num_forwards, 2);
+    assert_true(config.forwards[1].is_udp);
+    assert_string_equal(config.forwards[1].host.name, "2001:db8::53");
+    assert_int_equal(config.log_level, RELAY_LOG_DEBUG);
+    char path[128];
+    struct relay_host host;
+    assert_int_equal(relay_host_parse(&host, "t.example", 9, RELAY_HOST_BARE), 0);
+    assert_true(relay_uri_template_expand(&config.hops[0].places[1].udp, &host, 53, path, sizeof(path)) > 0);
+    assert_string_equal(path, "/m?target_host=t.example&target_port=53");
+    assert_true(relay_uri_template_expand(&config.hops[1].places[0].udp, &host, 53, path, sizeof(path)) > 0);
+    assert_string_equal(path, "/x/t.example/53");
+    assert_int_equal(relay_client_config_check(&config, true), 0);
+    relay_client_config_dispose(&config);
+}
+
+static void test_bad_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *error; /* a part of it */
+    } table[] = {
+        {"", "f:1:1: expected a mapping"},
+        {"- x", "f:1:1: expected a mapping"},
+        {"chian: []", "f:1:1: unknown key, expected one of chain, http-proxy"},
+        {"socks: 127.0.0.1:1\nsocks: 127.0.0.1:2", "f:2:1: the key is there twice: socks"},
+        {"chain: x", "f:1:8: expected a list of hops"},
+        {"chain:\n  - url: http://a", "f:2:10: expected https://"},
+        {"chain:\n  - url: https://a/path", "f:2:10: expected https://"},
+        {"chain:\n  - url: https://u@a", "f:2:10: expected https://"},
+        {"chain:\n  - url: https://a:0", "f:2:10: expected https://"},
+        {"chain:\n  - url: https://a/{target_host}", "f:2:10: expected "},
+        {"chain:\n  - token: a", "f:2:5: expected a hop with url"},
+        {"chain:\n  - url: https://a\n    token: a b", "f:3:12: expected a token of printable"},
+        {"chain:\n  - url: https://a\n    token: a\n    token-file: /dev/null", "f:4:17: expected"},
+        {"chain:\n  - url: https://a\n    token-file: /nonexistent", "f:3:17: expected a readable file"},
+        {"chain:\n  - url: https://a\n    ca: /nonexistent", "f:3:9: expected a readable PEM"},
+        {"chain:\n  - url: https://a\n    pin: abcd", "f:3:10: expected the SHA-256"},
+        {"chain:\n  - url: https://a\n    http: 1", "f:3:11: expected auto, 3 or 2"},
+        {"chain:\n  - url: https://a\n    template: x", "f:3:15: expected a path"},
+        {"chain:\n  - url: https://a\n    colour: red", "f:3:5: unknown key, expected one of url, urls"},
+        {"chain:\n  - url: https://a\n  - urls: [https://b]", "f:3:11: expected url: only hop 1"},
+        {"http-proxy: localhost:80", "f:1:13: expected ADDRESS:PORT"},
+        {"http-proxy: 127.0.0.1:99999", "f:1:13: expected ADDRESS:PORT"},
+        {"http-proxy: ::1:80", "f:1:13: expected ADDRESS:PORT"},
+        {"http-proxy: {}", "f:1:13: expected ADDRESS:PORT"},
+        {"forward: sctp:127.0.0.1:1=a:1", "f:1:10: expected tcp:"},
+        {"forward: [tcp:127.0.0.1:1=a]", "f:1:11: expected tcp:"},
+        {"log-level: loud", "f:1:12: expected debug"},
+        {"a: [", "f:"},
+    };
+    for (size_t i = 0; i < SIZE(table); i++) {
+        assert_int_equal(load(table[i].text, NULL), RELAY_ERR_INVALID);
+        if (strstr(config.error, table[i].error) != config.error)
+            fail_msg("%s\ngave: %s\nwanted: %s", table[i].text, config.error, table[i].error);
+        relay_client_config_dispose(&config);
+    }
+}
+
+static int parse(const char *const *args, size_t count, struct relay_client_command *command)
+{
+    char *argv[16] = {(char *)"twohop-client"};
+    for (size_t i = 0; i < count; i++)
+        argv[i + 1] = (char *)args[i];
+    relay_client_config_init(&config);
+    return relay_client_config_parse_flags(&config, command, (int)count + 1, argv);
+}
+
+static void test_flags(void **state)
+{
+    (void)state;
+    static const char *const args[] = {
+        "check",
+        "--hop",
+        "https://a.example:1/{target_host,target_port},token=t0,url=https://c.example",
+        "--hop",
+        "https://b.example,pin=" PIN ",http=3",
+        "--http-proxy=127.0.0.1:0",
+        "--forward",
+        "udp:127.0.0.1:1=b:2"};
+    struct relay_client_command command;
+    assert_int_equal(parse(args, SIZE(args), &command), 0);
+    assert_true(command.check);
+    assert_int_equal(config.num_hops, 2);
+    assert_int_equal(config.hops[0].num_places, 2);
+    assert_string_equal(config.hops[0].token, "t0");
+    assert_int_equal(config.hops[1].http, RELAY_HOP_HTTP3);
+    assert_int_equal(config.num_forwards, 1);
+    assert_int_equal(relay_client_config_check(&config, true), 0);
+    relay_client_config_dispose(&config);
+}
+
+static void test_bad_flags(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args[2], *error;
+    } table[] = {
+        {{"--hop", "ftp://a"}, "--hop: expected https://"},
+        {{"--hop", "https://a,token"}, "--hop: expected KEY=VALUE"},
+        {{"--hop", "https://a,secret=x"}, "--hop: expected one of the keys"},
+        {{"--socks", "1080"}, "--socks: expected ADDRESS:PORT"},
+        {{"--colour", "x"}, "--colour: unknown option"},
+        {{"x", "--help"}, "x: unknown command"},
+        {{"-c", "/nonexistent.yaml"}, "/nonexistent.yaml: No such file"},
+        {{"--help", "--hop"}, "--hop: a value is missing"},
+    };
+    struct relay_client_command command;
+    for (size_t i = 0; i < SIZE(table); i++) {
+        assert_int_equal(parse(table[i].args, 2, &command), RELAY_ERR_INVALID);
+        if (strstr(config.error, table[i].error) != config.error)
+            fail_msg("%s %s\ngave: %s", table[i].args[0], table[i].args[1], config.error);
+        relay_client_config_dispose(&config);
+    }
+}
+
+static void test_check(void **state)
+{
+    (void)state;
+    assert_int_equal(load("socks: 127.0.0.1:1", NULL), 0);
+    assert_int_equal(relay_client_config_check(&config, true), RELAY_ERR_INVALID);
+    relay_client_config_dispose(&config);
+    assert_int_equal(load("chain: [{url: 'https://a'}]", NULL), 0);
+    assert_int_equal(relay_client_config_check(&config, false), 0);
+    assert_int_equal(relay_client_config_check(&config, true), RELAY_ERR_INVALID);
+    relay_client_config_dispose(&config);
+}
+
+static void test_example_file(void **state)
+{
+    (void)state;
+    relay_client_config_init(&config);
+    int error = relay_client_config_load_file(&config, TWOHOP_SOURCE_DIR "/conf/client.yaml");
+    if (error != 0)
+        fail_msg("%s", config.error);
+    assert_int_equal(config.num_hops, 2);
+    assert_int_equal(relay_client_config_check(&config, true), 0);
+    relay_client_config_dispose(&config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_complete_file), cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_flags),         cmocka_unit_test(test_bad_flags),
+        cmocka_unit_test(test_check),         cmocka_unit_test(test_example_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
