@@ -1,11 +1,13 @@
-/* A packet path (packet_path.h) through one CONNECT-UDP tunnel of the hop before: what carries hop 2's QUIC inside hop 1.
+/* A packet path (packet_path.h) through one CONNECT-UDP tunnel of the hop before: what carries hop 2's QUIC
+ * inside hop 1.
  *
- * It may be used from the moment it is made: packets sent before the 2xx leave with the request, and copies of the first
- * eight are sent again at the 2xx when nothing has come back yet, because relays drop what comes before they have opened
- * their socket (RFC 9298 section 3.1) and the QUIC above would wait for a probe timeout.
+ * It may be used from the moment it is made: packets sent before the 2xx leave with the request, and copies
+ * of the first eight are sent again at the 2xx when nothing has come back yet, because relays drop what comes
+ * before they have opened their socket (RFC 9298 section 3.1) and the QUIC above would wait for a probe
+ * timeout.
  *
- * Back-pressure instead of loss: when the hop below is blocked by its congestion window, `send` takes less and `room` is 0
- * until on_writable; a dropped packet here costs the connection above most of its speed.
+ * Back-pressure instead of loss: when the hop below is blocked by its congestion window, `send` takes less
+ * and `room` is 0 until on_writable; a dropped packet here costs the connection above most of its speed.
  */
 #ifndef RELAY_NET_PATH_TUNNEL_H
 #define RELAY_NET_PATH_TUNNEL_H
@@ -20,8 +22,8 @@
 struct relay_path_tunnel_config {
     struct relay_session *session;       /* the hop before, ready for requests */
     const struct relay_request *request; /* CONNECT-UDP; borrowed during the call */
-    /* How many bytes the hop below takes now (relay_quic_conn_room of its connection); NULL: ask the tunnel. Not called
-     * once the tunnel has ended. */
+    /* How many bytes the hop below takes now (relay_quic_conn_room of its connection); NULL: ask the tunnel.
+     * Not called once the tunnel has ended. */
     size_t (*room)(void *carrier);
     void *carrier;
     /* The relay's answer was not a 2xx; on_close of the path follows with refusal->error. May be NULL. */
@@ -29,8 +31,8 @@ struct relay_path_tunnel_config {
     void *user;
 };
 
-/* NULL: the session takes no more requests, or out of memory. `local` of the path is made up and new each time, so that
- * moving a connection to another path is a migration (RFC 9000 section 9). */
+/* NULL: the session takes no more requests, or out of memory. `local` of the path is made up and new each
+ * time, so that moving a connection to another path is a migration (RFC 9000 section 9). */
 struct relay_packet_path *relay_path_tunnel_open(const struct relay_path_tunnel_config *config);
 
 #endif

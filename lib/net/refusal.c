@@ -55,7 +55,8 @@ void relay_refusal_read(struct relay_refusal *refusal, const struct relay_respon
 {
     memset(refusal, 0, sizeof(*refusal));
     refusal->status = response->status;
-    struct relay_slice value = relay_fields_find(response->fields, response->num_fields, "proxy-status", NULL);
+    struct relay_slice value =
+        relay_fields_find(response->fields, response->num_fields, "proxy-status", NULL);
     if (value.base != NULL)
         relay_proxy_status_parse(&refusal->proxy_status, value.base, value.len);
     if (refusal->status == 401 || refusal->status == 407)

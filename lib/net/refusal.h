@@ -1,4 +1,5 @@
-/* What a relay's answer outside 2xx says: whose fault it is, and why (RFC 9209). A plain value without pointers. */
+/* What a relay's answer outside 2xx says: whose fault it is, and why (RFC 9209). A plain value without
+ * pointers. */
 #ifndef RELAY_NET_REFUSAL_H
 #define RELAY_NET_REFUSAL_H
 
@@ -9,8 +10,8 @@
 
 struct relay_refusal {
     int status;
-    /* RELAY_ERR_*: of the Proxy-Status error type when there is a known one, else by the status. 401 and 407 are always
-     * RELAY_ERR_UNAUTHORIZED. */
+    /* RELAY_ERR_*: of the Proxy-Status error type when there is a known one, else by the status. 401 and 407
+     * are always RELAY_ERR_UNAUTHORIZED. */
     int error;
     struct relay_proxy_status proxy_status; /* empty: not sent, or malformed */
 };
