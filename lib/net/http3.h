@@ -1,4 +1,5 @@
-/* An HTTP/3 connection (RFC 9114, 9220, 9297) as a session (session.h), as a server or as a client. nghttp3 is behind it. */
+/* An HTTP/3 connection (RFC 9114, 9220, 9297) as a session (session.h), as a server or as a client. nghttp3
+ * is behind it. */
 #ifndef RELAY_NET_HTTP3_H
 #define RELAY_NET_HTTP3_H
 
@@ -6,12 +7,13 @@
 
 struct relay_quic_conn;
 
-/* Becomes the connection's user; the connection is closed when the session ends. NULL: out of memory (the caller closes the
- * connection). */
+/* Becomes the connection's user; the connection is closed when the session ends. NULL: out of memory (the
+ * caller closes the connection). */
 struct relay_session *relay_http3_server(struct relay_quic_conn *conn, const struct relay_limits *limits,
-                                         struct relay_budget *budget, const struct relay_session_user *cb, void *user);
-/* Before or after the connection is ready; on_ready tells. Make the connection with relay_http3_connect, which sets this as
- * its user from the first moment. */
+                                         struct relay_budget *budget, const struct relay_session_user *cb,
+                                         void *user);
+/* Before or after the connection is ready; on_ready tells. Make the connection with relay_http3_connect,
+ * which sets this as its user from the first moment. */
 struct relay_quic_client_config;
 struct relay_packet_path;
 struct relay_session *relay_http3_connect(struct relay_loop *loop, struct relay_packet_path *path,
