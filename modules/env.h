@@ -13,6 +13,9 @@
 #include "lib/net/tunnel.h"
 #include "modules/snapshot.h"
 
+struct relay_admission;
+struct relay_failure_limit;
+
 struct relay_env {
     h2o_context_t h2o; /* first: req->conn->ctx points at it */
     struct relay_loop *loop;
@@ -21,6 +24,9 @@ struct relay_env {
     struct relay_budget *budget;
     struct relay_snapshot *snapshot; /* the current one; who keeps it over a turn takes a reference */
     bool is_draining;                /* SIGTERM came: no new tunnels */
+    /* Made by modules/admission and modules/auth at their first use; NULL before. */
+    struct relay_admission *admission;
+    struct relay_failure_limit *auth_failures;
 };
 
 static inline struct relay_env *relay_env_of(h2o_req_t *req)
