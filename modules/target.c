@@ -1,0 +1,85 @@
+#include "modules/target.h"
+
+#include <string.h>
+
+#include "lib/wire/error.h"
+
+static struct relay_policy policy_of(struct relay_target *target)
+{
+    return (struct relay_policy){.env = target->env,
+                                 .snapshot = target->snapshot,
+                                 .acl = target->acl,
+                                 .host = &target->host,
+                                 .port = target->port,
+                                 .transport = target->transport};
+}
+
+/* The owner may free us in on_judged: only the loop may be below it on the stack, never the resolver. */
+static void tell_later(struct relay_target *target)
+{
+    relay_task_queue(target->env->loop, &target->task);
+}
+
+static void run_task(struct relay_task *task)
+{
+    struct relay_target *target = (struct relay_target *)((char *)task - offsetof(struct relay_target, task));
+    target->on_judged(target);
+}
+
+static void judge(struct relay_target *target, const struct relay_address *addresses, size_t count)
+{
+    struct relay_policy policy = policy_of(target);
+    if (count > RELAY_RESOLVER_ADDRESSES_MAX)
+        count = RELAY_RESOLVER_ADDRESSES_MAX;
+    target->error =
+        relay_policy_judge_addresses(&policy, addresses, count, target->addresses, &target->num_addresses);
+}
+
+static void on_resolved(struct relay_lookup *lookup, const struct relay_resolution *resolution)
+{
+    struct relay_target *target =
+        (struct relay_target *)((char *)lookup - offsetof(struct relay_target, lookup));
+    target->error = resolution->error;
+    if (resolution->error == 0)
+        judge(target, resolution->addresses, resolution->num_addresses);
+    if (target->error == RELAY_ERR_DNS)
+        target->rcode = resolution->rcode;
+    tell_later(target);
+}
+
+void relay_target_init(struct relay_target *target, struct relay_env *env,
+                       const struct relay_snapshot *snapshot, const struct relay_acl *acl,
+                       enum relay_transport transport, const struct relay_host *host, uint16_t port)
+{
+    memset(target, 0, sizeof(*target));
+    target->env = env;
+    target->snapshot = snapshot;
+    target->acl = acl;
+    target->transport = transport;
+    target->host = *host;
+    target->port = port;
+    target->rcode = -1;
+    target->lookup.on_resolved = on_resolved;
+    relay_task_init(&target->task, RELAY_LEVEL_EVENT, run_task);
+}
+
+void relay_target_begin(struct relay_target *target, void (*on_judged)(struct relay_target *target))
+{
+    struct relay_policy policy = policy_of(target);
+    struct relay_address literal;
+    target->on_judged = on_judged;
+    target->error = relay_policy_judge_target(&policy);
+    if (target->error == 0 && !relay_policy_literal(&target->host, &literal)) {
+        relay_resolver_ask(target->env->resolver, &target->lookup, target->host.name);
+        return;
+    }
+    if (target->error == 0)
+        judge(target, &literal, 1);
+    tell_later(target);
+}
+
+void relay_target_cancel(struct relay_target *target)
+{
+    relay_lookup_cancel(&target->lookup);
+    relay_task_cancel(&target->task);
+}

@@ -1,0 +1,38 @@
+/* From a request's target to the addresses that may be dialled: judged before DNS, resolved, each address
+ * judged (T47). Both handler modules begin with it. A literal address asks no DNS.
+ *
+ * Embedded in its owner. Order of calls: init; begin; on_judged comes once, from a task, and may free the
+ * target with its owner; or cancel at any time, also on a zeroed one, and no callback comes after.
+ */
+#ifndef RELAY_MODULES_TARGET_H
+#define RELAY_MODULES_TARGET_H
+
+#include "modules/policy.h"
+
+struct relay_target {
+    struct relay_host host;
+    uint16_t port;
+    /* When on_judged comes: 0 and the addresses to dial, in the order of RFC 6724 and in the form to be
+     * dialled; or why there is none: RELAY_ERR_DENIED, _ADDRESS_PROHIBITED, _DNS, _DNS_TIMEOUT. */
+    int error;
+    int rcode; /* of a DNS error, else -1 */
+    struct relay_address addresses[RELAY_RESOLVER_ADDRESSES_MAX];
+    size_t num_addresses;
+    /* private */
+    struct relay_env *env;
+    const struct relay_snapshot *snapshot;
+    const struct relay_acl *acl;
+    enum relay_transport transport;
+    void (*on_judged)(struct relay_target *target);
+    struct relay_lookup lookup;
+    struct relay_task task;
+};
+
+/* Copies the host. The snapshot and the list in it outlive the target. */
+void relay_target_init(struct relay_target *target, struct relay_env *env,
+                       const struct relay_snapshot *snapshot, const struct relay_acl *acl,
+                       enum relay_transport transport, const struct relay_host *host, uint16_t port);
+void relay_target_begin(struct relay_target *target, void (*on_judged)(struct relay_target *target));
+void relay_target_cancel(struct relay_target *target);
+
+#endif
