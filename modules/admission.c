@@ -1,0 +1,265 @@
+#include "modules/admission.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <jansson.h>
+
+#include "lib/net/log.h"
+#include "lib/net/metrics.h"
+#include "lib/wire/error.h"
+#include "modules/auth.h"
+
+#define BUCKETS 4096 /* of each of the two tables */
+
+struct relay_account {
+    struct relay_account *next; /* in its bucket */
+    uint64_t key;
+    uint32_t tunnels, dials, dials_max;
+    struct relay_ticket *first, *last; /* wait to dial */
+};
+
+struct relay_admission {
+    uint64_t seed;
+    struct relay_account *connections[BUCKETS], *tokens[BUCKETS];
+};
+
+/* ---- accounts ---- */
+
+static struct relay_admission *admission_of(struct relay_env *env)
+{
+    if (env->admission != NULL)
+        return env->admission;
+    struct relay_admission *admission = calloc(1, sizeof(*admission));
+    if (admission != NULL &&
+        getrandom(&admission->seed, sizeof(admission->seed), 0) != sizeof(admission->seed)) {
+        free(admission);
+        admission = NULL;
+    }
+    env->admission = admission;
+    return admission;
+}
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15;
+    return x ^ (x >> 29);
+}
+
+/* Token names come from the operator's file: no one can choose them to collide. */
+static uint64_t hash_name(const char *name, uint64_t seed)
+{
+    uint64_t hash = seed;
+    for (; *name != '\0'; name++)
+        hash = mix(hash ^ (uint8_t)*name) + 0x632be59bd9b4e019;
+    return hash;
+}
+
+/* The account of the key, made when there is none. NULL: out of memory. */
+static struct relay_account *take_account(struct relay_account **table, uint64_t key, uint32_t max,
+                                          int *error)
+{
+    struct relay_account **slot = &table[mix(key) % BUCKETS];
+    struct relay_account *account = *slot;
+    while (account != NULL && account->key != key)
+        account = account->next;
+    *error = RELAY_ERR_LIMIT;
+    if (account != NULL && max > 0 && account->tunnels >= max)
+        return NULL;
+    if (account == NULL) {
+        *error = RELAY_ERR_NO_MEMORY;
+        account = calloc(1, sizeof(*account));
+        if (account == NULL)
+            return NULL;
+        account->key = key;
+        account->next = *slot;
+        *slot = account;
+    }
+    account->tunnels++;
+    *error = 0;
+    return account;
+}
+
+static void release_account(struct relay_account **table, struct relay_account *account)
+{
+    if (account == NULL || --account->tunnels > 0)
+        return;
+    struct relay_account **slot = &table[mix(account->key) % BUCKETS];
+    while (*slot != account)
+        slot = &(*slot)->next;
+    *slot = account->next;
+    free(account);
+}
+
+/* ---- dials ---- */
+
+static void run_turn(struct relay_task *task)
+{
+    struct relay_ticket *ticket = (struct relay_ticket *)((char *)task - offsetof(struct relay_ticket, task));
+    ticket->on_turn(ticket);
+}
+
+static void stop_waiting(struct relay_ticket *ticket)
+{
+    struct relay_account *account = ticket->connection;
+    *(ticket->prev != NULL ? &ticket->prev->next : &account->first) = ticket->next;
+    *(ticket->next != NULL ? &ticket->next->prev : &account->last) = ticket->prev;
+    ticket->is_waiting = false;
+}
+
+static void begin_dial(struct relay_ticket *ticket)
+{
+    ticket->is_dialling = true;
+    ticket->connection->dials++;
+    relay_task_queue(ticket->env->loop, &ticket->task);
+}
+
+void relay_ticket_dial(struct relay_ticket *ticket, void (*on_turn)(struct relay_ticket *ticket))
+{
+    struct relay_account *account = ticket->connection;
+    ticket->on_turn = on_turn;
+    if (account->dials_max == 0 || account->dials < account->dials_max) {
+        begin_dial(ticket);
+        return;
+    }
+    ticket->is_waiting = true;
+    ticket->prev = account->last;
+    ticket->next = NULL;
+    *(account->last != NULL ? &account->last->next : &account->first) = ticket;
+    account->last = ticket;
+}
+
+void relay_ticket_dialled(struct relay_ticket *ticket)
+{
+    struct relay_account *account = ticket->connection;
+    if (!ticket->is_dialling)
+        return;
+    ticket->is_dialling = false;
+    account->dials--;
+    struct relay_ticket *next = account->first;
+    if (next != NULL && (account->dials_max == 0 || account->dials < account->dials_max)) {
+        stop_waiting(next);
+        begin_dial(next);
+    }
+}
+
+/* ---- the books ---- */
+
+int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_tunnel *tunnel,
+                      const struct relay_snapshot *snapshot)
+{
+    struct relay_env *env = relay_env_of(req);
+    struct relay_admission *admission = admission_of(env);
+    const char *token = relay_auth_token_of(req);
+    int error = 0;
+    memset(ticket, 0, sizeof(*ticket));
+    relay_task_init(&ticket->task, RELAY_LEVEL_EVENT, run_turn);
+    if (env->is_draining || admission == NULL)
+        return admission == NULL ? RELAY_ERR_NO_MEMORY : RELAY_ERR_SHUTDOWN;
+    struct relay_account *connection = take_account(admission->connections, (uintptr_t)tunnel->session,
+                                                    snapshot->caps.tunnels_per_connection, &error);
+    if (connection != NULL && token != NULL)
+        ticket->token = take_account(admission->tokens, hash_name(token, admission->seed),
+                                     snapshot->caps.tunnels_per_token, &error);
+    if (error != 0) {
+        release_account(admission->connections, connection);
+        if (error == RELAY_ERR_LIMIT)
+            relay_count(env->metrics->limit_tunnels, 1);
+        return error;
+    }
+    connection->dials_max = snapshot->caps.dials_per_connection;
+    ticket->connection = connection;
+    ticket->env = env;
+    ticket->tunnel = tunnel;
+    return 0;
+}
+
+static void count_opened(struct relay_metrics *metrics, bool is_udp, enum relay_http_version version)
+{
+    if (is_udp)
+        relay_count(metrics->open_tunnels_udp, 1);
+    else
+        relay_count(metrics->open_tunnels_tcp, 1);
+    if (version == RELAY_HTTP_1_1 && is_udp)
+        relay_count(metrics->tunnels_udp_h1, 1);
+    else if (version == RELAY_HTTP_1_1)
+        relay_count(metrics->tunnels_tcp_h1, 1);
+    else if (version == RELAY_HTTP_2 && is_udp)
+        relay_count(metrics->tunnels_udp_h2, 1);
+    else if (version == RELAY_HTTP_2)
+        relay_count(metrics->tunnels_tcp_h2, 1);
+    else if (is_udp)
+        relay_count(metrics->tunnels_udp_h3, 1);
+    else
+        relay_count(metrics->tunnels_tcp_h3, 1);
+}
+
+static const char *method_name(const struct relay_ticket *ticket)
+{
+    return ticket->is_udp ? "connect-udp" : "connect";
+}
+
+/* What this hop sees, for the demo and for debugging. The HTTP peer is the client unless it is one of
+ * `peers:`, which are relays: behind those the client is not seen. */
+static void observe(const struct relay_ticket *ticket, const struct relay_snapshot *snapshot,
+                    const struct relay_host *host, uint16_t port)
+{
+    char peer[RELAY_ADDRESS_TEXT_SIZE], target[RELAY_AUTHORITY_SIZE];
+    struct relay_address address;
+    relay_address_from_sockaddr(&address, NULL, &ticket->tunnel->session->peer);
+    relay_address_print(&address, peer);
+    bool is_relay = relay_prefix_set_contains(&snapshot->peers, &address);
+    if (relay_authority_write(host, port, target, sizeof(target)) < 0)
+        return;
+    relay_log(RELAY_LOG_INFO, "observe", "s:s, s:s, s:s?, s:s", "method", method_name(ticket), "peer", peer,
+              "client", is_relay ? NULL : peer, "target", target);
+}
+
+void relay_ticket_opened(struct relay_ticket *ticket, bool is_udp, const struct relay_snapshot *snapshot,
+                         const struct relay_host *host, uint16_t port)
+{
+    ticket->is_open = true;
+    ticket->is_udp = is_udp;
+    count_opened(ticket->env->metrics, is_udp, ticket->tunnel->session->version);
+    if (snapshot->observe)
+        observe(ticket, snapshot, host, port);
+}
+
+/* One line per tunnel, without client, target and token; whole seconds. */
+static void log_close(const struct relay_ticket *ticket, int error)
+{
+    const struct relay_tunnel *tunnel = ticket->tunnel;
+    uint64_t lived = relay_loop_now(ticket->env->loop) - tunnel->opened_at;
+    relay_log(RELAY_LOG_INFO, "tunnel_closed", "s:s, s:s, s:I, s:I, s:I, s:I, s:I", "method",
+              method_name(ticket), "reason", error == RELAY_OK ? "OK" : relay_error_name(error), "seconds",
+              (json_int_t)(lived / RELAY_SECOND), "bytes_in", (json_int_t)tunnel->count.bytes_in, "bytes_out",
+              (json_int_t)tunnel->count.bytes_out, "datagrams_in", (json_int_t)tunnel->count.datagrams_in,
+              "datagrams_out", (json_int_t)tunnel->count.datagrams_out);
+}
+
+void relay_ticket_release(struct relay_ticket *ticket, int error)
+{
+    struct relay_env *env = ticket->env;
+    if (env == NULL)
+        return;
+    relay_task_cancel(&ticket->task);
+    if (ticket->is_waiting)
+        stop_waiting(ticket);
+    relay_ticket_dialled(ticket);
+    if (ticket->is_open) {
+        log_close(ticket, error);
+        relay_count(env->metrics->tunnels_closed, 1);
+        if (ticket->is_udp)
+            relay_count(env->metrics->open_tunnels_udp, -1);
+        else
+            relay_count(env->metrics->open_tunnels_tcp, -1);
+    }
+    release_account(env->admission->connections, ticket->connection);
+    release_account(env->admission->tokens, ticket->token);
+    memset(ticket, 0, sizeof(*ticket));
+}
+
+void relay_admission_free(struct relay_admission *admission)
+{
+    free(admission);
+}

@@ -1,0 +1,53 @@
+/* A tunnel's place in its worker's books: the limits it counts against, the metrics and the log lines of its
+ * life. The same for TCP and UDP tunnels.
+ *
+ * Limits (snapshot->caps): tunnels per connection, tunnels per token on this worker, and dials in flight per
+ * connection; a dial over the last one waits its turn, so that a burst of requests on one connection neither
+ * fails nor floods the resolver.
+ *
+ * Order of calls: relay_ticket_take; relay_ticket_dial, then relay_ticket_dialled when name and address have
+ * been tried; after the tunnel was accepted relay_ticket_opened; relay_ticket_release at the end in any case,
+ * also on a zeroed ticket.
+ */
+#ifndef RELAY_MODULES_ADMISSION_H
+#define RELAY_MODULES_ADMISSION_H
+
+#include "lib/wire/authority.h"
+#include "modules/env.h"
+
+struct relay_account; /* what one connection or one token has open */
+
+/* Embedded in the tunnel's object. */
+struct relay_ticket {
+    /* private */
+    struct relay_env *env;
+    struct relay_tunnel *tunnel;
+    struct relay_account *connection, *token; /* token: NULL without one */
+    struct relay_ticket *prev, *next;         /* in the connection's queue of those that wait to dial */
+    void (*on_turn)(struct relay_ticket *ticket);
+    struct relay_task task;
+    bool is_dialling, is_waiting, is_open, is_udp;
+};
+
+/* Counts the tunnel. 0, or RELAY_ERR_SHUTDOWN (draining), RELAY_ERR_LIMIT (counted in limit_tunnels),
+ * RELAY_ERR_NO_MEMORY; the ticket is then zeroed. Reads the request's token (relay_auth_token_of). */
+int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_tunnel *tunnel,
+                      const struct relay_snapshot *snapshot);
+
+/* on_turn comes once, from a task: at the end of this turn, or when another dial of the connection is over.
+ */
+void relay_ticket_dial(struct relay_ticket *ticket, void (*on_turn)(struct relay_ticket *ticket));
+/* The dial is over, well or badly. Fine when there was none. */
+void relay_ticket_dialled(struct relay_ticket *ticket);
+
+/* The 2xx is out: counts the tunnel as open and, with snapshot->observe, logs who reaches what. That is the
+ * only line that names a client or a target. */
+void relay_ticket_opened(struct relay_ticket *ticket, bool is_udp, const struct relay_snapshot *snapshot,
+                         const struct relay_host *host, uint16_t port);
+/* The tunnel's on_close(error) has come (the tunnel's counters are read a last time), or it was refused. */
+void relay_ticket_release(struct relay_ticket *ticket, int error);
+
+/* At the end of a worker, when no ticket is left. */
+void relay_admission_free(struct relay_admission *admission);
+
+#endif
