@@ -1,0 +1,185 @@
+/* What the http2_*.c files share. Nobody else includes it.
+ *
+ * http2.c         makes sessions and holds their operations (session.h).
+ * http2_session.c runs the connection: feeding nghttp2 frame by frame, flushing, timers, the end.
+ * http2_frames.c  holds nghttp2's callbacks: they only mark, queue and hand bytes on.
+ * http2_stream.c  is the tunnel's side: send queue, credit, responses, resets.
+ * http2_head.c    collects and checks heads and writes ours.
+ * http2_guard.c   walks the frames before nghttp2 does and counts what a peer may do per second.
+ *
+ * Rules that keep it alive: `busy` is set while nghttp2 runs; then nothing is flushed. A session is freed
+ * only by its event task, a stream only by relay_tunnel_ops.release. nghttp2_session_del calls no callback,
+ * so it comes last.
+ */
+#ifndef RELAY_NET_HTTP2_PRIVATE_H
+#define RELAY_NET_HTTP2_PRIVATE_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "lib/net/http2.h"
+#include "lib/net/stream.h"
+
+#define HTTP2_FRAME_HEAD    9
+#define HTTP2_DATA_MAX      16375 /* with its head one full TLS record */
+#define HTTP2_CONTINUATIONS 8     /* frames behind one HEADERS (T12) */
+
+/* ---- guard: what a peer may cost ---- */
+
+struct http2_guard {
+    uint8_t head[HTTP2_FRAME_HEAD]; /* of the frame under way */
+    uint8_t head_len;               /* how much of it is there; complete: the payload is under way */
+    uint8_t continuations;          /* behind the HEADERS under way */
+    bool in_block;                  /* HEADERS came without END_HEADERS */
+    uint32_t left;                  /* of the payload (or of the client's preface) */
+    uint32_t update_credit;         /* WINDOW_UPDATEs that our DATA frames make plausible */
+    struct relay_bucket control, resets, own_resets;
+};
+
+void relay_http2_guard_init(struct http2_guard *guard, bool is_server);
+/* Walks to the end of the frame under way or of the bytes; how far is in *taken. RELAY_ERR_EXCESSIVE_LOAD:
+ * too many CONTINUATION or control frames. */
+int relay_http2_guard_walk(struct http2_guard *guard, const struct relay_limits *limits, const uint8_t *bytes,
+                           size_t len, uint64_t now, size_t *taken);
+/* A frame or a header block has begun and not ended. DATA does not count: a slow tunnel is no attack. */
+bool relay_http2_guard_is_partial(const struct http2_guard *guard);
+/* A DATA frame of `len` payload bytes went out. */
+void relay_http2_guard_sent_data(struct http2_guard *guard, size_t len);
+/* Each false when the bucket is empty. */
+bool relay_http2_guard_control(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
+bool relay_http2_guard_reset(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
+bool relay_http2_guard_own_reset(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
+
+/* ---- head: the one under way (header blocks never interleave on a connection) ---- */
+
+struct http2_stream;
+
+struct http2_head {
+    struct http2_stream *stream;
+    bool is_complete, ends, is_too_big, is_malformed;
+    bool is_last;    /* nghttp2 has closed the stream with it: ... */
+    int close_error; /* ... it ends so once it is shown */
+    int status;      /* of a response */
+    struct relay_slice method, scheme, authority, path, protocol;
+    size_t num_fields, max_fields;
+    size_t len, size; /* of bytes */
+    char *bytes;      /* behind the fields, in the same allocation */
+    struct relay_field fields[];
+};
+
+/* NULL: out of memory. Freed with free(). */
+struct http2_head *relay_http2_head_new(struct http2_stream *stream, const struct relay_limits *limits);
+/* Takes one field; beyond the limits it only notes that. */
+void relay_http2_head_add(struct http2_head *head, struct relay_slice name, struct relay_slice value);
+/* RELAY_ERR_TOO_BIG, RELAY_ERR_INVALID (malformed, RFC 9113 section 8.1.1); the result borrows from the head.
+ */
+int relay_http2_head_request(const struct http2_head *head, bool is_clear, struct relay_request *request);
+/* The same for a response; kind is the request's. */
+int relay_http2_head_response(const struct http2_head *head, enum relay_kind kind,
+                              struct relay_response *response);
+/* Our heads as nghttp2 wants them (it copies). *count of an allocation that the caller frees; NULL: out of
+ * memory. */
+nghttp2_nv *relay_http2_head_write_request(const struct relay_request *request, size_t *count);
+nghttp2_nv *relay_http2_head_write_response(const struct relay_response *response, bool is_tunnel,
+                                            size_t *count);
+
+/* ---- stream ---- */
+
+struct http2_stream {
+    struct relay_tunnel tunnel; /* first */
+    struct http2_stream *prev, *next;
+    struct relay_window window;
+    int32_t id;
+    bool is_shown;     /* server: on_request was called; client: always */
+    bool is_answered;  /* server: our head is queued; client: on_response was called */
+    bool is_tunnel;    /* a 2xx to CONNECT went or came */
+    bool is_fin_in;    /* the peer's END_STREAM came */
+    bool is_fin_out;   /* the user ended its direction, or the head did */
+    bool is_fin_sent;  /* END_STREAM is out */
+    bool is_reset_in;  /* the peer's RST_STREAM came */
+    bool is_deferred;  /* nghttp2 waits for relay_http2_stream_resume */
+    bool is_ended;     /* relay_tunnel_closed was called */
+    bool is_in_nghttp; /* nghttp2 still knows it and points to us */
+    /* What waits for the peer: first the queue, then, during `send` alone, borrowed bytes. */
+    uint8_t *queue; /* HTTP2_FRAME_HEAD writable bytes stand before `queue + queue_at` */
+    size_t queue_at, queue_len, queue_size;
+    const uint8_t *direct;
+    size_t direct_len;
+};
+
+struct http2_session {
+    struct relay_session super; /* first */
+    nghttp2_session *nghttp;
+    struct relay_stream *transport; /* NULL: ended */
+    struct relay_budget *budget;
+    struct http2_stream *streams;
+    uint32_t num_live; /* streams that have not ended */
+    struct http2_head *head;
+    struct http2_guard guard;
+    struct relay_task event; /* early bytes, the end of failing, on_close */
+    struct relay_task flush;
+    struct relay_timer timer;
+    uint8_t *early;
+    size_t early_len;
+    uint64_t active_at;   /* last head or DATA, either way */
+    uint64_t partial_at;  /* when the incomplete frame or head block was first seen; 0: none */
+    uint64_t settings_at; /* when our unacknowledged SETTINGS went; 0: none */
+    uint64_t final_at;    /* graceful shutdown: when the final GOAWAY is due; 0: none */
+    uint64_t rtt;         /* from our SETTINGS to its ACK */
+    uint32_t goaway_code; /* of the GOAWAY that nghttp2 sent */
+    int error;            /* what on_close is told */
+    bool busy;            /* inside nghttp2 */
+    bool blocked;         /* the transport wants no more until on_writable */
+    bool failing;         /* GOAWAY with an error is queued; input is ignored */
+    bool dead;            /* nothing but on_close is left */
+    bool draining;
+    bool is_settings_in, is_ready_told, is_goaway_in, is_goaway_told;
+};
+
+static inline struct http2_session *relay_http2_session_of(struct relay_session *session)
+{
+    return (struct http2_session *)session;
+}
+
+/* ---- session ---- */
+
+/* Ends the connection with GOAWAY, from the flush task. May be called anywhere, also inside nghttp2. */
+void relay_http2_session_fail(struct http2_session *session, int error);
+/* Ends it now. Not inside nghttp2. */
+void relay_http2_session_end(struct http2_session *session, int error);
+/* Writes while the transport takes bytes; nothing when busy. */
+void relay_http2_session_drain(struct http2_session *session);
+/* Writes at the end of the turn. */
+void relay_http2_session_flush_later(struct http2_session *session);
+/* One frame head and its payload. `bytes` has HTTP2_FRAME_HEAD writable bytes before it, or `borrowed` says
+ * that those belong to someone. */
+void relay_http2_session_write_data(struct http2_session *session, const uint8_t *frame_head, uint8_t *bytes,
+                                    size_t len, bool borrowed);
+
+/* The final GOAWAY of a graceful shutdown. */
+void relay_http2_session_goaway(struct http2_session *session);
+/* Sets the timer to the next deadline; after every change of one. */
+void relay_http2_session_arm(struct http2_session *session);
+extern const struct relay_stream_user relay_http2_transport_user;
+void relay_http2_session_init_tasks(struct http2_session *session, enum relay_level level);
+/* Not the transport, and nobody is told. */
+void relay_http2_session_free(struct http2_session *session);
+
+/* NULL: out of memory. */
+nghttp2_session *relay_http2_frames_new(struct http2_session *session);
+
+/* In the session's list, without an ID. NULL: out of memory. */
+struct http2_stream *relay_http2_stream_new(struct http2_session *session, enum relay_kind kind);
+/* Out of the list and freed. */
+void relay_http2_stream_free(struct http2_stream *stream);
+/* Tells the tunnel once; nghttp2's stream is left alone. */
+void relay_http2_stream_end(struct http2_stream *stream, int error);
+void relay_http2_stream_reset(struct http2_stream *stream, uint32_t code);
+nghttp2_data_provider relay_http2_stream_provider(void);
+/* nghttp2's send_data: exactly the bytes that the provider promised. */
+int relay_http2_stream_send_data(struct http2_stream *stream, const uint8_t *frame_head, size_t len);
+/* `len` bytes of DATA need no user: padding, and what is dropped. */
+void relay_http2_stream_credit(struct http2_stream *stream, size_t len);
+/* Server: an answer of the session itself, to a head that nobody is shown. */
+void relay_http2_stream_refuse(struct http2_stream *stream, int status);
+
+#endif

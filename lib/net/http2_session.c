@@ -1,0 +1,402 @@
+#include "lib/net/http2_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/net/metrics.h"
+#include "lib/wire/error.h"
+
+static struct http2_session *session_of_task(struct relay_task *task, size_t offset)
+{
+    return (struct http2_session *)((char *)task - offset);
+}
+
+/* ---- the end ---- */
+
+static uint32_t goaway_code(int error)
+{
+    switch (error) {
+    case RELAY_OK:
+    case RELAY_ERR_IDLE:
+    case RELAY_ERR_SHUTDOWN:
+    case RELAY_ERR_CANCELLED:
+    case RELAY_ERR_CLOSED:
+        return NGHTTP2_NO_ERROR;
+    case RELAY_ERR_EXCESSIVE_LOAD:
+    case RELAY_ERR_LIMIT:
+        return NGHTTP2_ENHANCE_YOUR_CALM;
+    case RELAY_ERR_TIMEOUT:
+        return NGHTTP2_SETTINGS_TIMEOUT;
+    case RELAY_ERR_NO_MEMORY:
+    case RELAY_ERR_INTERNAL:
+        return NGHTTP2_INTERNAL_ERROR;
+    default:
+        return NGHTTP2_PROTOCOL_ERROR;
+    }
+}
+
+void relay_http2_session_fail(struct http2_session *session, int error)
+{
+    if (session->failing || session->dead)
+        return;
+    session->failing = true;
+    session->error = error;
+    nghttp2_session_terminate_session(session->nghttp, goaway_code(error));
+    relay_task_queue(session->super.loop, &session->flush);
+}
+
+static void end(struct http2_session *session, int error, void (*ending)(struct relay_stream *))
+{
+    if (session->dead)
+        return;
+    session->dead = true;
+    session->error = error;
+    relay_timer_stop(session->super.loop, &session->timer);
+    relay_task_cancel(&session->flush);
+    ending(session->transport);
+    session->transport = NULL;
+    for (struct http2_stream *stream = session->streams; stream != NULL; stream = stream->next)
+        relay_http2_stream_end(stream, error != RELAY_OK ? error : RELAY_ERR_RESET);
+    relay_task_queue(session->super.loop, &session->event);
+}
+
+void relay_http2_session_end(struct http2_session *session, int error)
+{
+    end(session, error, relay_stream_release);
+}
+
+void relay_http2_session_free(struct http2_session *session)
+{
+    relay_task_cancel(&session->event);
+    relay_task_cancel(&session->flush);
+    relay_timer_stop(session->super.loop, &session->timer);
+    while (session->streams != NULL)
+        relay_http2_stream_free(session->streams);
+    free(session->head);
+    free(session->early);
+    nghttp2_session_del(session->nghttp);
+    free(session);
+}
+
+/* ---- what goes out ---- */
+
+static void write_bytes(struct http2_session *session, const uint8_t *bytes, size_t len)
+{
+    if (!relay_stream_send(session->transport, bytes, len))
+        session->blocked = true;
+}
+
+void relay_http2_session_write_data(struct http2_session *session, const uint8_t *frame_head, uint8_t *bytes,
+                                    size_t len, bool borrowed)
+{
+    if (len == 0 || (borrowed && session->super.is_clear)) {
+        /* A clear stream may itself have borrowed the bytes before ours. */
+        write_bytes(session, frame_head, HTTP2_FRAME_HEAD);
+        if (len > 0)
+            write_bytes(session, bytes, len);
+        return;
+    }
+    /* Head and payload in one piece make one TLS record. TLS has read the bytes when send returns, so what
+     * stood before them comes back and whoever else looks at them sees no change. */
+    uint8_t *piece = bytes - HTTP2_FRAME_HEAD, saved[HTTP2_FRAME_HEAD];
+    memcpy(saved, piece, HTTP2_FRAME_HEAD);
+    memcpy(piece, frame_head, HTTP2_FRAME_HEAD);
+    write_bytes(session, piece, HTTP2_FRAME_HEAD + len);
+    memcpy(piece, saved, HTTP2_FRAME_HEAD);
+}
+
+void relay_http2_session_drain(struct http2_session *session)
+{
+    if (session->busy)
+        return;
+    while (!session->dead && (!session->blocked || session->failing)) {
+        const uint8_t *bytes;
+        session->busy = true;
+        ssize_t len = nghttp2_session_mem_send(session->nghttp, &bytes);
+        session->busy = false;
+        if (len < 0)
+            end(session, RELAY_ERR_NO_MEMORY, relay_stream_close);
+        if (len <= 0)
+            return;
+        write_bytes(session, bytes, (size_t)len);
+    }
+}
+
+void relay_http2_session_flush_later(struct http2_session *session)
+{
+    if (!session->dead)
+        relay_task_queue(session->super.loop, &session->flush);
+}
+
+static void on_flush(struct relay_task *task)
+{
+    struct http2_session *session = session_of_task(task, offsetof(struct http2_session, flush));
+    relay_http2_session_drain(session);
+    if (session->dead)
+        return;
+    if (session->failing)
+        relay_http2_session_end(session, session->error);
+    else if (!nghttp2_session_want_read(session->nghttp) && !nghttp2_session_want_write(session->nghttp))
+        relay_http2_session_end(session, session->goaway_code != 0 ? RELAY_ERR_PROTOCOL : RELAY_OK);
+}
+
+/* ---- timers: one, looked at lazily ---- */
+
+/* Something is under way that has a timer of its own further up: a dial, a tunnel, a request at its handler.
+ */
+static bool is_busy_stream(const struct http2_stream *stream)
+{
+    if (stream->is_ended)
+        return false;
+    return stream->tunnel.kind == RELAY_KIND_MESSAGE ? stream->is_fin_in && !stream->is_answered
+                                                     : stream->is_tunnel || !stream->is_answered;
+}
+
+static bool has_busy_stream(const struct http2_session *session)
+{
+    for (const struct http2_stream *stream = session->streams; stream != NULL; stream = stream->next)
+        if (is_busy_stream(stream))
+            return true;
+    return false;
+}
+
+static uint64_t next_deadline(const struct http2_session *session)
+{
+    const struct relay_limits *limits = session->super.limits;
+    uint64_t at = session->active_at + limits->idle_timeout;
+    if (session->partial_at != 0 && session->partial_at + limits->head_timeout < at)
+        at = session->partial_at + limits->head_timeout;
+    if (session->settings_at != 0 && session->settings_at + limits->idle_timeout < at)
+        at = session->settings_at + limits->idle_timeout;
+    if (session->final_at != 0 && session->final_at < at)
+        at = session->final_at;
+    return at;
+}
+
+void relay_http2_session_arm(struct http2_session *session)
+{
+    if (!session->dead)
+        relay_timer_set(session->super.loop, &session->timer, next_deadline(session));
+}
+
+void relay_http2_session_goaway(struct http2_session *session)
+{
+    session->final_at = 0;
+    nghttp2_submit_goaway(session->nghttp, NGHTTP2_FLAG_NONE,
+                          nghttp2_session_get_last_proc_stream_id(session->nghttp), NGHTTP2_NO_ERROR, NULL,
+                          0);
+    relay_task_queue(session->super.loop, &session->event);
+    relay_http2_session_flush_later(session);
+}
+
+static void on_timer(struct relay_timer *timer)
+{
+    struct http2_session *session =
+        (struct http2_session *)((char *)timer - offsetof(struct http2_session, timer));
+    const struct relay_limits *limits = session->super.limits;
+    uint64_t now = relay_loop_now(session->super.loop);
+    if (session->partial_at != 0 && now >= session->partial_at + limits->head_timeout)
+        relay_http2_session_fail(session, RELAY_ERR_TIMEOUT);
+    else if (session->settings_at != 0 && now >= session->settings_at + limits->idle_timeout)
+        relay_http2_session_fail(session, RELAY_ERR_TIMEOUT);
+    else if (now >= session->active_at + limits->idle_timeout && !has_busy_stream(session))
+        relay_http2_session_fail(session, RELAY_ERR_IDLE);
+    else if (now >= session->active_at + limits->idle_timeout)
+        session->active_at = now;
+    if (session->final_at != 0 && now >= session->final_at)
+        relay_http2_session_goaway(session);
+    relay_http2_session_arm(session);
+}
+
+/* ---- what comes in ---- */
+
+static void show_request(struct http2_session *session, struct http2_head *head)
+{
+    struct http2_stream *stream = head->stream;
+    struct relay_metrics *metrics = session->super.loop->metrics;
+    struct relay_request request;
+    int error = relay_http2_head_request(head, session->super.is_clear, &request);
+    relay_count(metrics->requests_h2, 1);
+    stream->is_fin_in = head->ends;
+    if (error != 0)
+        relay_count(metrics->malformed, 1);
+    if (error == RELAY_ERR_TOO_BIG) {
+        relay_http2_stream_refuse(stream, relay_error_status(error));
+        if (!relay_http2_guard_own_reset(&session->guard, session->super.limits,
+                                         relay_loop_now(session->super.loop)))
+            relay_http2_session_fail(session, RELAY_ERR_EXCESSIVE_LOAD);
+        return;
+    }
+    if (error != 0) {
+        relay_http2_stream_reset(stream, NGHTTP2_PROTOCOL_ERROR);
+        return;
+    }
+    stream->tunnel.kind = request.kind;
+    stream->is_shown = true;
+    session->super.cb->on_request(session->super.user, &stream->tunnel, &request);
+    if (request.ends)
+        relay_tunnel_deliver_fin(&stream->tunnel);
+}
+
+static void show_response(struct http2_session *session, struct http2_head *head)
+{
+    struct http2_stream *stream = head->stream;
+    struct relay_response response;
+    int error = relay_http2_head_response(head, stream->tunnel.kind, &response);
+    if (error != 0) {
+        relay_http2_stream_reset(stream, NGHTTP2_PROTOCOL_ERROR);
+        relay_http2_stream_end(stream, error == RELAY_ERR_TOO_BIG ? error : RELAY_ERR_PROTOCOL);
+        return;
+    }
+    if (response.status / 100 == 1)
+        return;
+    stream->is_answered = true;
+    stream->is_tunnel = stream->tunnel.kind != RELAY_KIND_MESSAGE && response.status / 100 == 2;
+    if (!stream->is_tunnel)
+        stream->tunnel.kind = RELAY_KIND_MESSAGE; /* what follows is a body, no capsules */
+    stream->is_fin_in = response.ends;
+    relay_tunnel_deliver_response(&stream->tunnel, &response);
+    if (response.ends)
+        relay_tunnel_deliver_fin(&stream->tunnel);
+}
+
+/* nghttp2 has returned from one frame: tell what it brought. */
+static void after_frame(struct http2_session *session)
+{
+    struct http2_head *head = session->head;
+    if (head != NULL && head->is_complete) {
+        session->head = NULL;
+        if (session->failing || head->stream->is_ended)
+            ; /* nobody is told any more */
+        else if (session->super.is_server)
+            show_request(session, head);
+        else
+            show_response(session, head);
+        if (head->is_last)
+            relay_http2_stream_end(head->stream, head->close_error);
+        free(head);
+    }
+    if (session->is_settings_in && !session->is_ready_told && !session->dead) {
+        session->is_ready_told = true;
+        if (!session->super.is_server)
+            session->super.cb->on_ready(session->super.user);
+    }
+    if (session->is_goaway_in && !session->is_goaway_told && !session->dead) {
+        session->is_goaway_told = true;
+        if (!session->super.is_server && session->super.cb->on_goaway != NULL)
+            session->super.cb->on_goaway(session->super.user);
+    }
+}
+
+static void feed_frame(struct http2_session *session, const uint8_t *bytes, size_t len)
+{
+    session->busy = true;
+    ssize_t taken = nghttp2_session_mem_recv(session->nghttp, bytes, len);
+    session->busy = false;
+    if (taken == NGHTTP2_ERR_FLOODED) {
+        relay_count(session->super.loop->metrics->limit_control, 1);
+        end(session, RELAY_ERR_EXCESSIVE_LOAD, relay_stream_close);
+    } else if (taken < 0) {
+        end(session, taken == NGHTTP2_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_PROTOCOL,
+            relay_stream_close);
+    } else {
+        after_frame(session);
+    }
+}
+
+/* Frame by frame, so that a request is shown before its DATA comes, and so that nothing is parsed behind a
+ * frame too many. */
+static void feed(struct http2_session *session, const uint8_t *bytes, size_t len)
+{
+    uint64_t now = relay_loop_now(session->super.loop);
+    while (len > 0 && !session->dead && !session->failing) {
+        size_t taken;
+        int error = relay_http2_guard_walk(&session->guard, session->super.limits, bytes, len, now, &taken);
+        if (error != 0) {
+            relay_count(session->super.loop->metrics->limit_control, 1);
+            relay_http2_session_fail(session, error);
+            break;
+        }
+        feed_frame(session, bytes, taken);
+        bytes += taken;
+        len -= taken;
+    }
+    if (session->dead)
+        return;
+    bool is_partial = relay_http2_guard_is_partial(&session->guard);
+    if (!is_partial || session->partial_at == 0)
+        session->partial_at = is_partial ? now : 0;
+    if (nghttp2_session_want_write(session->nghttp) || !nghttp2_session_want_read(session->nghttp))
+        relay_http2_session_flush_later(session);
+    relay_http2_session_arm(session);
+}
+
+static void feed_early(struct http2_session *session)
+{
+    uint8_t *early = session->early;
+    session->early = NULL;
+    if (early != NULL)
+        feed(session, early + RELAY_HEADROOM, session->early_len);
+    free(early);
+}
+
+static void on_bytes(void *user, uint8_t *bytes, size_t len)
+{
+    struct http2_session *session = user;
+    feed_early(session);
+    feed(session, bytes, len);
+}
+
+static void on_fin(void *user)
+{
+    struct http2_session *session = user;
+    feed_early(session);
+    relay_http2_session_end(session, session->num_live > 0 ? RELAY_ERR_RESET : RELAY_OK);
+}
+
+static void on_writable(void *user)
+{
+    struct http2_session *session = user;
+    session->blocked = false;
+    relay_http2_session_flush_later(session);
+}
+
+static void on_transport_close(void *user, int error)
+{
+    end(user, error, relay_stream_close);
+}
+
+static void on_transport_ready(void *user)
+{
+    /* It was ready before we came. */
+}
+
+const struct relay_stream_user relay_http2_transport_user = {
+    .on_ready = on_transport_ready,
+    .on_bytes = on_bytes,
+    .on_fin = on_fin,
+    .on_writable = on_writable,
+    .on_close = on_transport_close,
+};
+
+static void on_event(struct relay_task *task)
+{
+    struct http2_session *session = session_of_task(task, offsetof(struct http2_session, event));
+    feed_early(session);
+    if (session->draining && !session->dead && session->final_at == 0 && session->streams == NULL)
+        relay_http2_session_fail(session, RELAY_OK);
+    if (!session->dead || session->streams != NULL)
+        return;
+    const struct relay_session_user *cb = session->super.cb;
+    void *user = session->super.user;
+    int error = session->error;
+    relay_http2_session_free(session);
+    cb->on_close(user, error);
+}
+
+void relay_http2_session_init_tasks(struct http2_session *session, enum relay_level level)
+{
+    relay_task_init(&session->event, RELAY_LEVEL_EVENT, on_event);
+    relay_task_init(&session->flush, level, on_flush);
+    relay_timer_init(&session->timer, on_timer);
+}
