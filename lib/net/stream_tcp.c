@@ -384,7 +384,9 @@ static void read_some(struct tcp *tcp)
         die(tcp, RELAY_ERR_NO_MEMORY);
         return;
     }
-    ssize_t len = recv(tcp->fd, scratch, RELAY_SCRATCH_SIZE, MSG_DONTWAIT);
+    size_t max = tcp->super.read_max;
+    max = max > 0 && max < RELAY_SCRATCH_SIZE ? max : RELAY_SCRATCH_SIZE;
+    ssize_t len = recv(tcp->fd, scratch, max, MSG_DONTWAIT);
     int number = errno;
     if (len > 0 && !tcp->released)
         tcp->super.cb->on_bytes(tcp->super.user, scratch, (size_t)len);
