@@ -120,6 +120,12 @@ yoml_t *relay_yaml_get(const yoml_t *mapping, const char *key)
     return NULL;
 }
 
+void relay_yaml_adopt(struct relay_yaml *yaml, const struct relay_yaml *from)
+{
+    /* Room for one more: sizeof(yoml_t) has one pair beyond those that build_mapping() counted. */
+    yaml->root->data.mapping.elements[yaml->root->data.mapping.size++] = from->root->data.mapping.elements[0];
+}
+
 static bool is_merge_key(const yaml_node_t *key)
 {
     return key->type == YAML_SCALAR_NODE && key->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&

@@ -34,6 +34,10 @@ int relay_yaml_load(struct relay_yaml *yaml, const char *file, char *why, size_t
 /* Also on a half-built or zeroed one. */
 void relay_yaml_dispose(struct relay_yaml *yaml);
 
+/* Appends the first pair of the root mapping of `from`, which must live as long, to that of `yaml`. Once
+ * only. */
+void relay_yaml_adopt(struct relay_yaml *yaml, const struct relay_yaml *from);
+
 /* The value of a key of a mapping, the first one; NULL when it is not there or the node is no mapping. */
 yoml_t *relay_yaml_get(const yoml_t *mapping, const char *key);
 

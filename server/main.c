@@ -1,4 +1,106 @@
-int main(void)
+/* twohop: the relay, as ingress or as egress. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/wire/error.h"
+#include "server/config.h"
+#include "server/token_new.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+static const char usage[] = "Usage: twohop -c FILE         serve\n"
+                            "       twohop -t -c FILE      test the configuration and exit\n"
+                            "       twohop token new NAME  make a token\n"
+                            "       twohop --help-config   print all directives of the configuration\n"
+                            "       twohop --help | --version\n"
+                            "\n"
+                            "SIGHUP reads the configuration and the tokens again. SIGTERM stops accepting, "
+                            "lets the tunnels go on for a\n"
+                            "while and exits; a second one ends at once.\n";
+
+static int test(const char *file)
 {
-    return 0;
+    struct relay_config *config;
+    char why[RELAY_CONFIG_WHY_SIZE];
+    if (relay_config_load(file, RELAY_CONFIG_TEST, &config, why, sizeof(why)) != 0) {
+        fprintf(stderr, "%s\n", why);
+        return EXIT_FAILED;
+    }
+    relay_config_free(config);
+    printf("%s: ok\n", file);
+    return EXIT_OK;
+}
+
+static int serve(const char *file)
+{
+    struct relay_config *config;
+    char why[RELAY_CONFIG_WHY_SIZE];
+    if (relay_config_load(file, RELAY_CONFIG_SERVE, &config, why, sizeof(why)) != 0) {
+        fprintf(stderr, "%s\n", why);
+        return EXIT_FAILED;
+    }
+    relay_config_free(config);
+    fprintf(stderr, "twohop: this build has no server\n");
+    return EXIT_FAILED;
+}
+
+static int make_token(const char *name)
+{
+    struct relay_new_token token;
+    const int error = relay_token_new(&token, name);
+    if (error == RELAY_ERR_INVALID)
+        fprintf(stderr, "twohop: a token's name is 1-64 letters, digits, '.', '_' or '-'\n");
+    else if (error != 0)
+        fprintf(stderr, "twohop: %s\n", relay_error_text(error));
+    else
+        printf("Secret of %s, shown only now:\n"
+               "    %s\n"
+               "Line to append to the file of auth.tokens, then SIGHUP:\n"
+               "    %s\n",
+               name, token.secret, token.line);
+    explicit_bzero(&token, sizeof(token));
+    return error == 0 ? EXIT_OK : error == RELAY_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED;
+}
+
+static int complain(void)
+{
+    fputs(usage, stderr);
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"conf", required_argument, NULL, 'c'},  {"test", no_argument, NULL, 't'},
+        {"help", no_argument, NULL, 'h'},        {"version", no_argument, NULL, 'v'},
+        {"help-config", no_argument, NULL, 'H'}, {NULL, 0, NULL, 0},
+    };
+    const char *file = NULL;
+    bool is_test = false;
+    if (argc >= 2 && strcmp(argv[1], "token") == 0)
+        return argc == 4 && strcmp(argv[2], "new") == 0 ? make_token(argv[3]) : complain();
+    for (int c; (c = getopt_long(argc, argv, "c:thv", options, NULL)) != -1;)
+        switch (c) {
+        case 'c':
+            file = optarg;
+            break;
+        case 't':
+            is_test = true;
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            return EXIT_OK;
+        case 'v':
+            puts("twohop " TWOHOP_VERSION);
+            return EXIT_OK;
+        case 'H':
+            relay_config_print_manual();
+            return EXIT_OK;
+        default:
+            return complain();
+        }
+    if (file == NULL || optind != argc)
+        return complain();
+    return is_test ? test(file) : serve(file);
 }

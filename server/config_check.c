@@ -1,0 +1,112 @@
+#include "server/config_check.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <h2o.h>
+#include <h2o/configurator.h>
+
+#include "modules/limits_config.h"
+#include "modules/proxy_config.h"
+
+static int refuse(yoml_t *node, const char *name, const char *expected)
+{
+    h2o_configurator_command_t command = {.name = name};
+    h2o_configurator_errprintf(name != NULL ? &command : NULL, node, "expected %s", expected);
+    return -1;
+}
+
+/* The first value of this key anywhere in the tree, else `otherwise`. */
+static yoml_t *find(yoml_t *node, const char *key, yoml_t *otherwise)
+{
+    yoml_t *found = relay_yaml_get(node, key);
+    for (size_t i = 0; found == NULL && node->type == YOML_TYPE_MAPPING && i < node->data.mapping.size; i++)
+        found = find(node->data.mapping.elements[i].value, key, NULL);
+    return found != NULL ? found : otherwise;
+}
+
+/* ---- before ---- */
+
+/* h2o's own HTTP/1.1 and HTTP/2 are not used: their settings would be silently without effect. */
+static bool is_without_effect(const char *name)
+{
+    return strncmp(name, "http1-", 6) == 0 || strncmp(name, "http2-", 6) == 0 ||
+           strcmp(name, "handshake-timeout") == 0;
+}
+
+/* Whether the value of `access-log` is a command to be run; this process never starts another. */
+static bool is_pipe(yoml_t *value)
+{
+    yoml_t *path = value->type == YOML_TYPE_MAPPING ? relay_yaml_get(value, "path") : value;
+    return path != NULL && path->type == YOML_TYPE_SCALAR &&
+           path->data.scalar[strspn(path->data.scalar, " \t")] == '|';
+}
+
+int relay_config_check_tree(yoml_t *node)
+{
+    int error = 0;
+    for (size_t i = 0; error == 0 && node->type == YOML_TYPE_SEQUENCE && i < node->data.sequence.size; i++)
+        error = relay_config_check_tree(node->data.sequence.elements[i]);
+    for (size_t i = 0; error == 0 && node->type == YOML_TYPE_MAPPING && i < node->data.mapping.size; i++) {
+        yoml_t *key = node->data.mapping.elements[i].key, *value = node->data.mapping.elements[i].value;
+        const char *name = key->type == YOML_TYPE_SCALAR ? key->data.scalar : "";
+        if (is_without_effect(name))
+            error = refuse(key, name, "limits.* in its place: it has no effect here");
+        else if (strcmp(name, "access-log") == 0 && is_pipe(value))
+            error = refuse(value, name, "a file: no command is run");
+        else
+            error = relay_config_check_tree(value);
+    }
+    return error;
+}
+
+/* ---- after ---- */
+
+static int check_auth(const struct relay_config *config)
+{
+    yoml_t *root = config->yaml.root, *tokens = relay_yaml_get(root, "auth.tokens");
+    if (config->snapshot->auth_off && tokens != NULL)
+        return refuse(tokens, "auth.tokens", "either auth.tokens or auth: off, not both");
+    if (!config->snapshot->auth_off && tokens == NULL)
+        return refuse(root, NULL, "auth.tokens: FILE (or, for a relay open to everybody, auth: off)");
+    return 0;
+}
+
+static int check_proxy(const struct relay_config *config)
+{
+    yoml_t *root = config->yaml.root;
+    const struct relay_snapshot *snapshot = config->snapshot;
+    if (snapshot->role == RELAY_ROLE_EGRESS && snapshot->num_relays > 0)
+        return refuse(find(root, "relays", root), "relays", "role: ingress, whose targets these are");
+    const bool needs_relays = (snapshot->num_connect > 0 && !snapshot->connect[0].acl.given) ||
+                              (snapshot->num_connect_udp > 0 && !snapshot->connect_udp[0].acl.given);
+    if (snapshot->role == RELAY_ROLE_INGRESS && needs_relays && snapshot->num_relays == 0)
+        return refuse(root, NULL, "relays: [HOST:PORT, ...], the only targets of an ingress");
+    yoml_t *template = find(root, "proxy.connect-udp.template", NULL);
+    if (template != NULL && snapshot->num_connect_udp == 0)
+        return refuse(template, "proxy.connect-udp.template", "proxy.connect-udp: ON beside it");
+    return 0;
+}
+
+static int check_limits(const struct relay_config *config)
+{
+    const char *expected = NULL, *name = relay_limits_config_check(config->snapshot, &expected);
+    return name == NULL ? 0 : refuse(find(config->yaml.root, name, config->yaml.root), name, expected);
+}
+
+int relay_config_check_finish(struct relay_config *config)
+{
+    yoml_t *root = config->yaml.root;
+    struct relay_snapshot *snapshot = config->snapshot;
+    if (relay_yaml_get(root, "role") == NULL)
+        return refuse(root, NULL, "role: ingress or role: egress");
+    if (config->num_listeners == 0)
+        return refuse(root, NULL, "at least one listen:");
+    if (check_auth(config) != 0 || check_proxy(config) != 0 || check_limits(config) != 0)
+        return -1;
+    if (snapshot->proxy_name == NULL)
+        snapshot->proxy_name =
+            strdup(snapshot->role == RELAY_ROLE_INGRESS ? "twohop-ingress" : "twohop-egress");
+    if (snapshot->proxy_name == NULL || relay_proxy_config_finish(snapshot) != 0)
+        return refuse(root, NULL, "more memory");
+    return 0;
+}
