@@ -147,27 +147,27 @@ static void make_pair(int fds[2])
         fcntl(fds[i], F_SETFL, O_NONBLOCK);
 }
 
-static struct relay_stream *make_tcp(int fd)
+static inline struct relay_stream *make_tcp(int fd)
 {
     struct relay_stream *stream = relay_stream_tcp(&loop, fd, NULL);
     assert_non_null(stream);
     return stream;
 }
 
-static void start_peer(struct peer *peer, struct relay_stream *stream)
+static inline void start_peer(struct peer *peer, struct relay_stream *stream)
 {
     memset(peer, 0, sizeof(*peer));
     peer->stream = stream;
     relay_stream_start(stream, &peer_user, peer);
 }
 
-static void close_peer(struct peer *peer)
+static inline void close_peer(struct peer *peer)
 {
     relay_stream_close(peer->stream);
     relay_buffer_dispose(&peer->got);
 }
 
-static uint8_t *make_pattern(size_t len)
+static inline uint8_t *make_pattern(size_t len)
 {
     uint8_t *bytes = malloc(len + 1);
     assert_non_null(bytes);
