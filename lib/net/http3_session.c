@@ -294,20 +294,6 @@ static void on_stream_reset(void *user, int64_t id, uint64_t code)
     }
 }
 
-static void on_stream_stop(void *user, int64_t id, uint64_t code)
-{
-    struct relay_http3 *session = user;
-    if (is_dead(session))
-        return;
-    struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
-    nghttp3_conn_shutdown_stream_write(session->h3, id);
-    if (stream == NULL || stream->fin_read)
-        return; /* all was said */
-    if (!session->base.is_server && code == NGHTTP3_H3_NO_ERROR)
-        return; /* the response is complete without the rest of our request (RFC 9114 section 4.1) */
-    cancelled(session, stream);
-}
-
 static void on_stream_closed(void *user, int64_t id, uint64_t code)
 {
     struct relay_http3 *session = user;
@@ -381,6 +367,16 @@ static void on_pulled(void *user, int64_t id, size_t len)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }
 
+/* STOP_SENDING came. A server stops the rest of a request that it has answered (RFC 9114 section 4.1): then
+ * the response says how it ends. */
+static void stopped(struct relay_http3 *session, struct relay_http3_stream *stream)
+{
+    bool has_tunnel = stream->is_shown && stream->tunnel.kind != RELAY_KIND_MESSAGE;
+    if (stream->fin_read || (!session->base.is_server && !has_tunnel))
+        return;
+    cancelled(session, stream);
+}
+
 static void on_stream_blocked(void *user, int64_t id, bool shut)
 {
     struct relay_http3 *session = user;
@@ -393,6 +389,8 @@ static void on_stream_blocked(void *user, int64_t id, bool shut)
         nghttp3_conn_shutdown_stream_write(session->h3, id);
     else
         nghttp3_conn_block_stream(session->h3, id);
+    if (shut && stream != NULL)
+        stopped(session, stream);
 }
 
 static void on_writable(void *user)
@@ -424,7 +422,6 @@ static const struct relay_quic_user quic_user = {
     .on_stream_data = on_stream_data,
     .on_stream_acked = on_stream_acked,
     .on_stream_reset = on_stream_reset,
-    .on_stream_stop = on_stream_stop,
     .on_stream_closed = on_stream_closed,
     .on_stream_credit = on_stream_credit,
     .on_streams_allowed = on_streams_allowed,

@@ -136,7 +136,6 @@ static void fake_on_event(struct relay_quic_conn *conn, struct fake_event *event
     case STOP:
         if (fake_stream(conn, id)->closed)
             break;
-        conn->cb->on_stream_stop(conn->user, id, event->value);
         fake_stop_sending(conn, id, event->value);
         fake_check_closed(conn, id);
         break;
