@@ -1,0 +1,369 @@
+#include "lib/net/quic_endpoint.h"
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <gnutls/crypto.h>
+
+#include "lib/net/metrics.h"
+#include "lib/net/quic_endpoint_internal.h"
+#include "lib/wire/error.h"
+
+#define RECEIVE_ROUNDS 4    /* of RELAY_UDP_BATCH messages before others get their turn */
+#define RING_MAX       1024 /* packets on their way to one other worker */
+#define SHORT_HEADER   0x80 /* the bit is clear in it */
+
+/* One worker, as the others see it. `endpoint` is read and written on its own thread or under the lock. */
+struct slot {
+    struct relay_loop *loop;
+    struct relay_quic_endpoint *endpoint;
+    atomic_size_t waiting;
+};
+
+struct relay_quic_group {
+    atomic_uint refs;
+    pthread_mutex_t lock;
+    struct relay_quic_steering steering;
+    uint8_t reset_secret[RELAY_QUIC_SECRET_SIZE], retry_secret[RELAY_QUIC_SECRET_SIZE];
+    struct slot slots[];
+};
+
+/* A packet on its way to the worker that it belongs to; the bytes lie behind it. */
+struct handed {
+    struct relay_quic_group *group;
+    unsigned worker;
+    struct sockaddr_storage local, peer;
+    size_t len;
+    uint8_t ecn;
+    uint8_t bytes[];
+};
+
+/* ---- the group ---- */
+
+struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *secret)
+{
+    struct relay_quic_group *group = calloc(1, sizeof(*group) + workers * sizeof(group->slots[0]));
+    if (group == NULL)
+        return NULL;
+    atomic_init(&group->refs, 1);
+    if (workers == 0 || pthread_mutex_init(&group->lock, NULL) != 0) {
+        free(group);
+        return NULL;
+    }
+    if (gnutls_rnd(GNUTLS_RND_KEY, group->retry_secret, sizeof(group->retry_secret)) != 0 ||
+        gnutls_rnd(GNUTLS_RND_KEY, group->reset_secret, sizeof(group->reset_secret)) != 0 ||
+        gnutls_rnd(GNUTLS_RND_KEY, &group->steering.secret, sizeof(group->steering.secret)) != 0) {
+        relay_quic_group_unref(group);
+        return NULL;
+    }
+    if (secret != NULL)
+        memcpy(group->reset_secret, secret, sizeof(group->reset_secret));
+    group->steering.secret |= 1;
+    group->steering.workers = workers;
+    return group;
+}
+
+void relay_quic_group_unref(struct relay_quic_group *group)
+{
+    if (group == NULL || atomic_fetch_sub(&group->refs, 1) != 1)
+        return;
+    pthread_mutex_destroy(&group->lock);
+    gnutls_memset(group->reset_secret, 0, sizeof(group->reset_secret));
+    gnutls_memset(group->retry_secret, 0, sizeof(group->retry_secret));
+    free(group);
+}
+
+int relay_quic_group_bind(struct relay_quic_group *group, struct sockaddr_storage *address, int *fds)
+{
+    return relay_quic_steering_bind(&group->steering, address, fds);
+}
+
+const uint8_t *relay_quic_group_reset_secret(const struct relay_quic_group *group)
+{
+    return group->reset_secret;
+}
+
+const uint8_t *relay_quic_group_retry_secret(const struct relay_quic_group *group)
+{
+    return group->retry_secret;
+}
+
+const struct relay_quic_steering *relay_quic_group_steering(const struct relay_quic_group *group)
+{
+    return &group->steering;
+}
+
+/* ---- routing ---- */
+
+static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet, bool was_handed);
+
+/* The socket of ours with the same bound address; the first one when there is none. */
+static struct relay_quic_socket *find_socket(const struct relay_quic_endpoint *endpoint, const struct sockaddr_storage *local)
+{
+    struct relay_quic_socket *found = endpoint->sockets;
+    for (struct relay_quic_socket *s = endpoint->sockets; s != NULL; s = s->next) {
+        const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)&s->bound, *b = (const struct sockaddr_in6 *)local;
+        /* The port is at the same place in both families. */
+        if (a->sin6_family != b->sin6_family || a->sin6_port != b->sin6_port)
+            continue;
+        if (memcmp(&s->bound, local, relay_udp_address_size((const struct sockaddr *)local)) == 0)
+            return s;
+        if (s->is_wildcard)
+            found = s;
+    }
+    return found;
+}
+
+static void on_handed(void *arg)
+{
+    struct handed *handed = arg;
+    struct slot *slot = &handed->group->slots[handed->worker];
+    struct relay_quic_endpoint *endpoint = slot->endpoint;
+    atomic_fetch_sub(&slot->waiting, 1);
+    if (endpoint != NULL && endpoint->sockets != NULL) {
+        struct relay_quic_packet packet = {.socket = find_socket(endpoint, &handed->local),
+                                           .local = (struct sockaddr *)&handed->local,
+                                           .peer = (struct sockaddr *)&handed->peer,
+                                           .bytes = handed->bytes,
+                                           .len = handed->len,
+                                           .ecn = handed->ecn};
+        route(endpoint, &packet, true);
+    }
+    relay_quic_group_unref(handed->group);
+    free(handed);
+}
+
+static void hand_over(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet, unsigned worker)
+{
+    struct relay_quic_group *group = endpoint->group;
+    struct slot *slot = &group->slots[worker];
+    int error = RELAY_ERR_LIMIT;
+    struct handed *handed = NULL;
+    if (atomic_load(&slot->waiting) < RING_MAX && (handed = calloc(1, sizeof(*handed) + packet->len)) != NULL) {
+        handed->group = group;
+        handed->worker = worker;
+        handed->len = packet->len;
+        handed->ecn = packet->ecn;
+        memcpy(&handed->local, packet->local, relay_udp_address_size(packet->local));
+        memcpy(&handed->peer, packet->peer, relay_udp_address_size(packet->peer));
+        memcpy(handed->bytes, packet->bytes, packet->len);
+        /* The lock keeps the other worker's loop in being during the post. */
+        pthread_mutex_lock(&group->lock);
+        if (slot->endpoint != NULL) {
+            atomic_fetch_add(&slot->waiting, 1);
+            atomic_fetch_add(&group->refs, 1);
+            if ((error = relay_loop_post(slot->loop, on_handed, handed)) != 0) {
+                atomic_fetch_sub(&slot->waiting, 1);
+                atomic_fetch_sub(&group->refs, 1);
+            }
+        }
+        pthread_mutex_unlock(&group->lock);
+    }
+    if (error != 0) {
+        free(handed);
+        relay_count(endpoint->loop->metrics->drop_ring, 1);
+    }
+}
+
+static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet, bool was_handed)
+{
+    ngtcp2_version_cid ids;
+    int code = ngtcp2_pkt_decode_version_cid(&ids, packet->bytes, packet->len, RELAY_QUIC_CID_SIZE);
+    if (code == NGTCP2_ERR_VERSION_NEGOTIATION) {
+        relay_quic_stateless_version(endpoint, packet, &ids);
+        return;
+    }
+    if (code != 0) {
+        relay_count(endpoint->loop->metrics->drop_packet, 1);
+        return;
+    }
+    struct relay_quic_peer *peer = relay_quic_cids_find(&endpoint->cids, ids.dcid, ids.dcidlen);
+    if (peer != NULL) {
+        relay_quic_peer_read(peer, packet);
+        return;
+    }
+    unsigned worker = relay_quic_steering_worker(&endpoint->group->steering, ids.dcid, ids.dcidlen);
+    if (worker != endpoint->worker && !was_handed)
+        hand_over(endpoint, packet, worker);
+    else if (packet->bytes[0] & SHORT_HEADER)
+        relay_quic_stateless_initial(endpoint, packet);
+    else
+        relay_quic_stateless_reset(endpoint, packet, ids.dcid, ids.dcidlen);
+}
+
+/* ---- sockets ---- */
+
+void relay_quic_socket_answer(const struct relay_quic_packet *packet, const uint8_t *bytes, size_t len)
+{
+    size_t taken;
+    (void)relay_udp_send(packet->socket->fd, &packet->socket->gso, packet->peer,
+                         packet->socket->is_wildcard ? packet->local : NULL, bytes, len, len, &taken);
+}
+
+static void deliver(struct relay_quic_socket *socket, struct relay_udp_message *message)
+{
+    struct relay_quic_packet packet = {.socket = socket,
+                                       .local = (const struct sockaddr *)&socket->bound,
+                                       .peer = (const struct sockaddr *)&message->peer,
+                                       .ecn = message->ecn};
+    if (socket->is_wildcard && message->local.ss_family == socket->bound.ss_family) {
+        ((struct sockaddr_in *)&message->local)->sin_port = ((struct sockaddr_in *)&socket->bound)->sin_port;
+        packet.local = (const struct sockaddr *)&message->local;
+    }
+    for (size_t at = 0; at < message->len; at += message->segment) {
+        packet.bytes = message->base + at;
+        packet.len = message->len - at < message->segment ? message->len - at : message->segment;
+        route(socket->endpoint, &packet, false);
+    }
+}
+
+static void read_packets(struct relay_quic_socket *socket)
+{
+    struct relay_udp_message messages[RELAY_UDP_BATCH];
+    struct relay_loop *loop = socket->endpoint->loop;
+    uint8_t *scratch = relay_loop_take_scratch(loop);
+    int count = RELAY_UDP_BATCH;
+    if (scratch == NULL)
+        return;
+    for (int round = 0; round < RECEIVE_ROUNDS && count == RELAY_UDP_BATCH; round++) {
+        if (round > 0)
+            relay_loop_settle(loop);
+        count = relay_udp_receive(socket->fd, scratch, messages);
+        for (int i = 0; i < count; i++)
+            deliver(socket, &messages[i]);
+    }
+    relay_loop_return_scratch(loop);
+}
+
+static void arm(struct relay_quic_socket *socket)
+{
+    relay_io_arm(socket->io, RELAY_IO_READ | (socket->is_blocked ? RELAY_IO_WRITE : 0));
+}
+
+static void on_io(void *user, int events)
+{
+    struct relay_quic_socket *socket = user;
+    if (events & RELAY_IO_ERROR) {
+        int pending;
+        socklen_t size = sizeof(pending);
+        /* Reading it clears it; an unconnected socket's errors say nothing about a connection. */
+        (void)getsockopt(socket->fd, SOL_SOCKET, SO_ERROR, &pending, &size);
+    }
+    if (events & RELAY_IO_WRITE && socket->is_blocked) {
+        socket->is_blocked = false;
+        for (struct relay_quic_peer *peer = socket->endpoint->peers; peer != NULL; peer = peer->next)
+            if (peer->socket == socket)
+                relay_quic_peer_unblock(peer);
+    }
+    if (events & RELAY_IO_READ)
+        read_packets(socket);
+    arm(socket);
+}
+
+static bool is_wildcard(const struct sockaddr_storage *address)
+{
+    if (address->ss_family == AF_INET6)
+        return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)address)->sin6_addr);
+    return ((const struct sockaddr_in *)address)->sin_addr.s_addr == INADDR_ANY;
+}
+
+int relay_quic_endpoint_add_socket(struct relay_quic_endpoint *endpoint, int fd)
+{
+    struct relay_quic_socket *socket = calloc(1, sizeof(*socket));
+    socklen_t size = sizeof(socket->bound);
+    if (socket == NULL || getsockname(fd, (struct sockaddr *)&socket->bound, &size) != 0 ||
+        (socket->io = relay_io_new(endpoint->loop, fd, on_io, socket)) == NULL) {
+        free(socket);
+        close(fd);
+        return RELAY_ERR_NO_MEMORY;
+    }
+    socket->endpoint = endpoint;
+    socket->fd = fd;
+    socket->is_wildcard = is_wildcard(&socket->bound);
+    socket->next = endpoint->sockets;
+    endpoint->sockets = socket;
+    arm(socket);
+    return 0;
+}
+
+/* ---- the endpoint ---- */
+
+static void set_slot(struct relay_quic_endpoint *endpoint, bool on)
+{
+    struct slot *slot = &endpoint->group->slots[endpoint->worker];
+    pthread_mutex_lock(&endpoint->group->lock);
+    slot->loop = on ? endpoint->loop : NULL;
+    slot->endpoint = on ? endpoint : NULL;
+    pthread_mutex_unlock(&endpoint->group->lock);
+}
+
+int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config, struct relay_quic_endpoint **made)
+{
+    struct relay_quic_endpoint *endpoint = calloc(1, sizeof(*endpoint));
+    uint64_t key[2];
+    *made = NULL;
+    if (endpoint == NULL || gnutls_rnd(GNUTLS_RND_KEY, key, sizeof(key)) != 0 ||
+        relay_quic_cids_init(&endpoint->cids, key) != 0) {
+        free(endpoint);
+        return RELAY_ERR_NO_MEMORY;
+    }
+    endpoint->loop = config->loop;
+    endpoint->group = config->group;
+    atomic_fetch_add(&config->group->refs, 1);
+    endpoint->worker = config->worker;
+    endpoint->credentials = relay_quic_credentials_ref(config->credentials);
+    endpoint->limits = config->limits;
+    endpoint->cb = config->cb;
+    endpoint->user = config->user;
+    set_slot(endpoint, true);
+    *made = endpoint;
+    return 0;
+}
+
+void relay_quic_endpoint_set_credentials(struct relay_quic_endpoint *endpoint, struct relay_quic_credentials *credentials)
+{
+    struct relay_quic_credentials *old = endpoint->credentials;
+    endpoint->credentials = relay_quic_credentials_ref(credentials);
+    relay_quic_credentials_unref(old);
+}
+
+size_t relay_quic_endpoint_num_connections(const struct relay_quic_endpoint *endpoint)
+{
+    return endpoint->num_peers;
+}
+
+void relay_quic_endpoint_shutdown(struct relay_quic_endpoint *endpoint)
+{
+    endpoint->is_shut = true;
+}
+
+void relay_quic_endpoint_close(struct relay_quic_endpoint *endpoint, uint64_t code)
+{
+    endpoint->is_shut = true;
+    for (struct relay_quic_peer *peer = endpoint->peers; peer != NULL; peer = peer->next)
+        relay_quic_conn_close(peer->conn, code, RELAY_ERR_SHUTDOWN);
+}
+
+void relay_quic_endpoint_free(struct relay_quic_endpoint *endpoint)
+{
+    if (endpoint == NULL)
+        return;
+    set_slot(endpoint, false);
+    while (endpoint->peers != NULL)
+        relay_quic_peer_free(endpoint->peers);
+    while (endpoint->tombstones != NULL)
+        relay_quic_peer_free(endpoint->tombstones);
+    for (struct relay_quic_socket *socket; (socket = endpoint->sockets) != NULL;) {
+        endpoint->sockets = socket->next;
+        relay_io_free(socket->io);
+        close(socket->fd);
+        free(socket);
+    }
+    relay_quic_cids_dispose(&endpoint->cids);
+    relay_quic_credentials_unref(endpoint->credentials);
+    relay_quic_group_unref(endpoint->group);
+    free(endpoint);
+}

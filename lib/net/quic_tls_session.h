@@ -1,0 +1,30 @@
+/* One connection's TLS session: what quic_conn.c needs of quic_tls.c. */
+#ifndef RELAY_NET_QUIC_TLS_SESSION_H
+#define RELAY_NET_QUIC_TLS_SESSION_H
+
+#include <stdbool.h>
+#include <gnutls/gnutls.h>
+#include <ngtcp2/ngtcp2.h>
+#include <ngtcp2/ngtcp2_crypto.h>
+
+#include "lib/net/quic_tls.h"
+
+/* Embedded in the connection and not moved: GnuTLS keeps its address. */
+struct relay_quic_tls {
+    gnutls_session_t session;
+    ngtcp2_crypto_conn_ref ref;
+    struct relay_quic_credentials *credentials;
+    char *server_name;
+    bool certificate_refused; /* why the handshake failed */
+};
+
+/* `get_conn` finds the ngtcp2_conn by `user`. `server_name` is NULL for a server. 0 or RELAY_ERR_NO_MEMORY / _TLS. */
+int relay_quic_tls_init(struct relay_quic_tls *tls, struct relay_quic_credentials *credentials, const char *server_name,
+                        ngtcp2_crypto_get_conn get_conn, void *user);
+void relay_quic_tls_dispose(struct relay_quic_tls *tls);
+/* The peer has agreed to "h3": a client must look, GnuTLS does not. */
+bool relay_quic_tls_is_h3(const struct relay_quic_tls *tls);
+/* Server: queues a session ticket; called when the handshake is complete. */
+void relay_quic_tls_send_ticket(struct relay_quic_tls *tls);
+
+#endif

@@ -1,0 +1,605 @@
+/* A QUIC client over a real socket against an endpoint on loopback, in one loop. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <cmocka.h>
+
+#include "lib/net/metrics.h"
+#include "lib/net/path_socket.h"
+#include "lib/net/quic_conn.h"
+#include "lib/net/quic_endpoint.h"
+#include "lib/net/quic_tls.h"
+#include "lib/wire/error.h"
+#include "tests/unit/quic_harness.h"
+
+#define BULK      (1024 * 1024)
+#define STREAMS   8
+#define STOP_CODE 0x10c
+
+/* One side of a connection: sends `to_send` bytes of a pattern on `stream`, or echoes what comes. */
+struct side {
+    struct relay_quic_conn *conn;
+    struct relay_loop *loop;
+    bool is_server, is_ready, is_closed, fin_came, reset_came, stop_came, stream_closed, is_blocked, all_came;
+    int close_error;
+    uint64_t close_code, reset_code;
+    int64_t stream;
+    uint8_t *out;
+    size_t out_len, out_sent, out_acked;
+    bool fin, fin_sent;
+    size_t came;
+    uint64_t mismatch;
+    unsigned datagrams, expect_datagrams;
+    size_t datagram_size;
+    unsigned writable;
+};
+
+static struct fixture {
+    struct relay_metrics metrics;
+    struct relay_loop loop;
+    struct relay_limits limits;
+    struct certificate certificate;
+    struct relay_quic_tickets *tickets;
+    struct relay_quic_credentials *server, *client;
+    struct relay_quic_group *group;
+    struct relay_quic_endpoint *endpoint;
+    struct sockaddr_storage address;
+    struct side a, b; /* the client, the server */
+    bool refuse;
+} f;
+
+static uint8_t pattern(size_t at)
+{
+    return (uint8_t)(at * 31 + (at >> 8));
+}
+
+static int on_ready(void *user)
+{
+    ((struct side *)user)->is_ready = true;
+    return 0;
+}
+
+static uint64_t on_stream_data(void *user, int64_t stream, const uint8_t *bytes, size_t len, bool fin)
+{
+    struct side *side = user;
+    side->stream = stream;
+    if (side->is_server) {
+        if (side->out == NULL)
+            side->out = malloc(BULK);
+        assert_true(side->out_len + len <= BULK);
+        memcpy(side->out + side->out_len, bytes, len);
+        side->out_len += len;
+        side->fin |= fin;
+        relay_quic_conn_mark_dirty(side->conn);
+    } else {
+        for (size_t i = 0; i < len; i++)
+            side->mismatch += bytes[i] != pattern(side->came + i);
+    }
+    side->came += len;
+    side->fin_came |= fin;
+    relay_quic_conn_credit(side->conn, len);
+    relay_quic_conn_credit_stream(side->conn, stream, len);
+    return 0;
+}
+
+static void on_stream_acked(void *user, int64_t stream, uint64_t len)
+{
+    ((struct side *)user)->out_acked += len;
+}
+
+static void on_stream_reset(void *user, int64_t stream, uint64_t code)
+{
+    struct side *side = user;
+    side->stream = stream;
+    side->reset_came = true;
+    side->reset_code = code;
+}
+
+static void on_stream_stop(void *user, int64_t stream, uint64_t code)
+{
+    ((struct side *)user)->stop_came = true;
+}
+
+static void on_stream_closed(void *user, int64_t stream, uint64_t code)
+{
+    ((struct side *)user)->stream_closed = true;
+}
+
+static void on_stream_credit(void *user, int64_t stream)
+{
+    ((struct side *)user)->is_blocked = false;
+}
+
+static void on_streams_allowed(void *user)
+{
+}
+
+static uint64_t on_datagram(void *user, const uint8_t *bytes, size_t len)
+{
+    struct side *side = user;
+    side->datagrams++;
+    side->datagram_size = len;
+    if (side->datagrams == side->expect_datagrams)
+        side->all_came = true;
+    return len > 0 && bytes[0] == 0xff ? 0x33 : 0;
+}
+
+static int on_pull(void *user, int64_t *stream, bool *fin, struct iovec *pieces, int size)
+{
+    struct side *side = user;
+    if (side->stream < 0 || side->is_blocked || (side->out_sent == side->out_len && (!side->fin || side->fin_sent)))
+        return -1;
+    *stream = side->stream;
+    *fin = side->fin;
+    if (side->out_sent == side->out_len)
+        return 0;
+    pieces[0] = (struct iovec){side->out + side->out_sent, side->out_len - side->out_sent};
+    return 1;
+}
+
+static void on_pulled(void *user, int64_t stream, size_t len)
+{
+    struct side *side = user;
+    side->out_sent += len;
+    if (side->fin && side->out_sent == side->out_len)
+        side->fin_sent = true;
+}
+
+static void on_stream_blocked(void *user, int64_t stream, bool shut)
+{
+    struct side *side = user;
+    side->is_blocked = true;
+}
+
+static void on_writable(void *user)
+{
+    ((struct side *)user)->writable++;
+}
+
+static void on_close(void *user, int error, uint64_t code)
+{
+    struct side *side = user;
+    assert_false(side->is_closed);
+    side->is_closed = true;
+    side->close_error = error;
+    side->close_code = code;
+    side->conn = NULL;
+}
+
+static const struct relay_quic_user side_cb = {.on_ready = on_ready,
+                                               .on_stream_data = on_stream_data,
+                                               .on_stream_acked = on_stream_acked,
+                                               .on_stream_reset = on_stream_reset,
+                                               .on_stream_stop = on_stream_stop,
+                                               .on_stream_closed = on_stream_closed,
+                                               .on_stream_credit = on_stream_credit,
+                                               .on_streams_allowed = on_streams_allowed,
+                                               .on_datagram = on_datagram,
+                                               .pull = on_pull,
+                                               .on_pulled = on_pulled,
+                                               .on_stream_blocked = on_stream_blocked,
+                                               .on_writable = on_writable,
+                                               .on_close = on_close};
+
+static void on_connection(void *user, struct relay_quic_conn *conn)
+{
+    if (f.refuse)
+        return;
+    assert_null(f.b.conn);
+    f.b.conn = conn;
+    f.b.is_server = true;
+    f.b.stream = -1;
+    relay_quic_conn_set_user(conn, &side_cb, &f.b);
+}
+
+static int group_setup(void **state)
+{
+    certificate_make(&f.certificate, "relay.example");
+    return 0;
+}
+
+static int group_teardown(void **state)
+{
+    certificate_remove(&f.certificate);
+    return 0;
+}
+
+static int setup(void **state)
+{
+    static const struct relay_quic_endpoint_user cb = {.on_connection = on_connection};
+    struct certificate certificate = f.certificate;
+    char reason[RELAY_QUIC_ERROR_SIZE];
+    int fd;
+    memset(&f, 0, sizeof(f));
+    f.certificate = certificate;
+    f.limits = RELAY_LIMITS_DEFAULT;
+    assert_int_equal(relay_loop_init(&f.loop, &f.metrics), 0);
+    f.tickets = relay_quic_tickets_new();
+    assert_int_equal(
+        relay_quic_credentials_server(certificate.chain, certificate.key, f.tickets, &f.server, reason), 0);
+    assert_int_equal(relay_quic_credentials_client(certificate.chain, NULL, 0, &f.client, reason), 0);
+    f.group = relay_quic_group_new(1, NULL);
+    struct sockaddr_in *address = (struct sockaddr_in *)&f.address;
+    address->sin_family = AF_INET;
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(relay_quic_group_bind(f.group, &f.address, &fd), 0);
+    struct relay_quic_endpoint_config config = {.loop = &f.loop,
+                                                .group = f.group,
+                                                .credentials = f.server,
+                                                .limits = &f.limits,
+                                                .cb = &cb};
+    assert_int_equal(relay_quic_endpoint_new(&config, &f.endpoint), 0);
+    assert_int_equal(relay_quic_endpoint_add_socket(f.endpoint, fd), 0);
+    f.a.stream = -1;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    if (f.a.conn != NULL)
+        relay_quic_conn_close(f.a.conn, 0, RELAY_ERR_CANCELLED);
+    relay_quic_endpoint_close(f.endpoint, 0);
+    run_until(&f.loop, NULL, 20);
+    assert_int_equal(relay_quic_endpoint_num_connections(f.endpoint), 0);
+    relay_quic_endpoint_free(f.endpoint);
+    relay_quic_group_unref(f.group);
+    relay_quic_credentials_unref(f.server);
+    relay_quic_credentials_unref(f.client);
+    relay_quic_tickets_unref(f.tickets);
+    free(f.a.out);
+    free(f.b.out);
+    assert_int_equal(f.metrics.open_half, 0);
+    assert_int_equal(f.metrics.open_connections, 0);
+    relay_loop_dispose(&f.loop);
+    return 0;
+}
+
+static void dial_as(const char *name, struct relay_quic_credentials *credentials)
+{
+    struct relay_packet_path *path;
+    struct relay_quic_client_config config = {.credentials = credentials,
+                                              .server_name = name,
+                                              .limits = &f.limits,
+                                              .level = RELAY_LEVEL_FLUSH_OUTER};
+    assert_int_equal(relay_path_socket_new(&f.loop, (struct sockaddr *)&f.address, NULL, &path), 0);
+    f.a.conn = relay_quic_connect(&f.loop, path, &config, &side_cb, &f.a);
+    assert_non_null(f.a.conn);
+}
+
+static void dial(void)
+{
+    dial_as("relay.example", f.client);
+    assert_true(run_until(&f.loop, &f.a.is_ready, 5000));
+    assert_true(run_until(&f.loop, &f.b.is_ready, 5000));
+}
+
+static void start_bulk(void)
+{
+    f.a.out = malloc(BULK);
+    for (size_t i = 0; i < BULK; i++)
+        f.a.out[i] = pattern(i);
+    f.a.out_len = BULK;
+    f.a.fin = true;
+    assert_int_equal(relay_quic_conn_open_bidi(f.a.conn, &f.a.stream), 0);
+    relay_quic_conn_mark_dirty(f.a.conn);
+}
+
+static void test_handshake(void **state)
+{
+    dial();
+    assert_int_equal(f.metrics.handshakes_ok, 1);
+    assert_int_equal(f.metrics.quic_retry, 0);
+    assert_true(relay_quic_conn_max_datagram(f.a.conn) >= 1250 - 30);
+    assert_int_equal(((const struct sockaddr_in *)relay_quic_conn_peer(f.a.conn))->sin_port,
+                     ((struct sockaddr_in *)&f.address)->sin_port);
+}
+
+static void test_echo(void **state)
+{
+    dial();
+    start_bulk();
+    assert_true(run_until(&f.loop, &f.a.fin_came, 20000));
+    assert_int_equal(f.a.came, BULK);
+    assert_int_equal(f.a.mismatch, 0);
+    assert_true(run_until(&f.loop, &f.b.stream_closed, 5000));
+    assert_int_equal(f.a.out_acked, BULK);
+    assert_int_equal(f.b.out_acked, BULK);
+}
+
+static void test_reset(void **state)
+{
+    dial();
+    assert_int_equal(relay_quic_conn_open_bidi(f.a.conn, &f.a.stream), 0);
+    f.a.out = malloc(1);
+    f.a.out[0] = 1;
+    f.a.out_len = 1;
+    relay_quic_conn_mark_dirty(f.a.conn);
+    run_until(&f.loop, NULL, 20);
+    assert_int_equal(f.b.came, 1);
+    relay_quic_conn_reset_stream(f.a.conn, f.a.stream, STOP_CODE);
+    assert_true(run_until(&f.loop, &f.b.reset_came, 2000));
+    assert_int_equal(f.b.reset_code, STOP_CODE);
+    assert_true(f.b.stop_came);
+    assert_true(run_until(&f.loop, &f.a.stream_closed, 2000));
+}
+
+static enum relay_sent send_one(struct side *side, size_t len, uint8_t first)
+{
+    static uint8_t bytes[2000];
+    struct iovec pieces[2] = {{&first, 1}, {bytes, len - 1}};
+    return relay_quic_conn_send_datagram(side->conn, pieces, 2);
+}
+
+static void test_datagrams(void **state)
+{
+    dial();
+    run_until(&f.loop, NULL, 60);
+    f.a.expect_datagrams = f.b.expect_datagrams = 300;
+    for (unsigned sent_a = 0, sent_b = 0; sent_a < 300 || sent_b < 300;) {
+        if (sent_a < 300 && send_one(&f.a, 1200, 0) == RELAY_SENT)
+            sent_a++;
+        else if (sent_b < 300 && send_one(&f.b, 1000, 0) == RELAY_SENT)
+            sent_b++;
+        else
+            run_until(&f.loop, NULL, 1);
+    }
+    assert_true(run_until(&f.loop, &f.b.all_came, 2000));
+    assert_true(run_until(&f.loop, &f.a.all_came, 2000));
+    assert_int_equal(f.b.datagram_size, 1200);
+    assert_int_equal(f.a.datagram_size, 1000);
+    assert_int_equal(send_one(&f.a, 1900, 0), RELAY_TOO_BIG);
+    assert_int_equal(send_one(&f.a, relay_quic_conn_max_datagram(f.a.conn) + 1, 0), RELAY_TOO_BIG);
+    assert_int_equal(send_one(&f.a, relay_quic_conn_max_datagram(f.a.conn), 0), RELAY_SENT);
+}
+
+/* More than the window: the answer is "blocked", and on_writable comes. */
+static void test_datagrams_blocked(void **state)
+{
+    dial();
+    unsigned sent = 0;
+    while (sent < 10000 && send_one(&f.a, 1000, 0) == RELAY_SENT)
+        sent++;
+    assert_in_range(sent, 5, 9999);
+    assert_int_equal(f.a.writable, 0);
+    run_until(&f.loop, NULL, 200);
+    assert_int_equal(f.a.writable, 1);
+    assert_int_equal(f.b.datagrams, sent);
+}
+
+/* The cap rises with the probes, in both directions. */
+static void test_mtu(void **state)
+{
+    dial();
+    for (int i = 0; i < 100 && relay_quic_conn_max_datagram(f.a.conn) < 1452 - 30; i++) {
+        (void)send_one(&f.a, 10, 0);
+        (void)send_one(&f.b, 10, 0);
+        run_until(&f.loop, NULL, 20);
+    }
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1452 - 30);
+    assert_int_equal(relay_quic_conn_max_datagram(f.b.conn), 1452 - 30);
+}
+
+static void test_retry(void **state)
+{
+    f.limits.half_open_retry = 0;
+    dial();
+    assert_int_equal(f.metrics.quic_retry, 1);
+    start_bulk();
+    assert_true(run_until(&f.loop, &f.a.fin_came, 20000));
+}
+
+static void test_half_open_max(void **state)
+{
+    f.limits.half_open_max = 0;
+    dial_as("relay.example", f.client);
+    assert_false(run_until(&f.loop, &f.a.is_ready, 100));
+    assert_true(f.metrics.drop_half_open > 0);
+}
+
+static void test_close_code(void **state)
+{
+    dial();
+    relay_quic_conn_close(f.a.conn, 0x107, RELAY_ERR_CANCELLED);
+    assert_true(run_until(&f.loop, &f.b.is_closed, 2000));
+    assert_int_equal(f.b.close_error, RELAY_ERR_CLOSED);
+    assert_int_equal(f.b.close_code, 0x107);
+    assert_true(f.a.is_closed);
+    assert_int_equal(f.a.close_error, RELAY_ERR_CANCELLED);
+}
+
+static void test_user_error(void **state)
+{
+    dial();
+    assert_int_equal(send_one(&f.a, 10, 0xff), RELAY_SENT);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
+    assert_int_equal(f.a.close_code, 0x33);
+    assert_true(f.b.is_closed);
+    assert_int_equal(f.b.close_error, RELAY_ERR_PROTOCOL);
+}
+
+static void test_refused(void **state)
+{
+    f.refuse = true;
+    dial_as("relay.example", f.client);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_REFUSED);
+}
+
+static void test_shutdown(void **state)
+{
+    relay_quic_endpoint_shutdown(f.endpoint);
+    dial_as("relay.example", f.client);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_REFUSED);
+}
+
+static void test_idle(void **state)
+{
+    f.limits.quic_idle_timeout = 300 * RELAY_MS;
+    dial();
+    assert_true(run_until(&f.loop, &f.a.is_closed, 3000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_IDLE);
+    assert_true(run_until(&f.loop, &f.b.is_closed, 1000));
+    assert_int_equal(f.b.close_error, RELAY_ERR_IDLE);
+}
+
+static void test_keep_alive(void **state)
+{
+    f.limits.quic_idle_timeout = 300 * RELAY_MS;
+    dial();
+    relay_quic_conn_keep_alive(f.b.conn, true);
+    assert_false(run_until(&f.loop, &f.a.is_closed, 1000));
+    relay_quic_conn_keep_alive(f.b.conn, false);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 3000));
+}
+
+static void test_wrong_name(void **state)
+{
+    dial_as("other.example", f.client);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_CERTIFICATE);
+    assert_false(f.a.is_ready);
+}
+
+static void test_pins(void **state)
+{
+    char reason[RELAY_QUIC_ERROR_SIZE];
+    struct relay_quic_credentials *pinned;
+    uint8_t pins[2][RELAY_QUIC_PIN_SIZE] = {{1}};
+    memcpy(pins[1], f.certificate.pin, sizeof(pins[1]));
+    assert_int_equal(relay_quic_credentials_client(NULL, (const uint8_t(*)[32])pins, 2, &pinned, reason), 0);
+    dial_as("any.example", pinned);
+    assert_true(run_until(&f.loop, &f.a.is_ready, 2000));
+    relay_quic_credentials_unref(pinned);
+    relay_quic_conn_close(f.a.conn, 0, 0);
+    run_until(&f.loop, &f.b.is_closed, 1000);
+    memset(&f.a, 0, sizeof(f.a));
+    memset(&f.b, 0, sizeof(f.b));
+    assert_int_equal(relay_quic_credentials_client(NULL, (const uint8_t(*)[32])pins, 1, &pinned, reason), 0);
+    dial_as("relay.example", pinned);
+    relay_quic_credentials_unref(pinned);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_CERTIFICATE);
+}
+
+static void test_bad_files(void **state)
+{
+    char reason[RELAY_QUIC_ERROR_SIZE] = "";
+    struct relay_quic_credentials *none;
+    assert_int_equal(relay_quic_credentials_server("/nonexistent", f.certificate.key, NULL, &none, reason),
+                     RELAY_ERR_CERTIFICATE);
+    assert_null(none);
+    assert_non_null(strstr(reason, "/nonexistent"));
+    assert_int_equal(relay_quic_credentials_client("/nonexistent", NULL, 0, &none, reason), RELAY_ERR_CERTIFICATE);
+    assert_non_null(strstr(reason, "/nonexistent"));
+}
+
+static void test_migration(void **state)
+{
+    struct relay_packet_path *path;
+    dial();
+    run_until(&f.loop, NULL, 50);
+    start_bulk();
+    run_until(&f.loop, NULL, 2);
+    assert_false(f.a.fin_came);
+    assert_int_equal(relay_path_socket_new(&f.loop, (struct sockaddr *)&f.address, NULL, &path), 0);
+    in_port_t port = ((struct sockaddr_in *)&path->local)->sin_port;
+    assert_int_equal(relay_quic_conn_migrate(f.a.conn, path), 0);
+    assert_true(run_until(&f.loop, &f.a.fin_came, 20000));
+    assert_int_equal(f.a.came, BULK);
+    assert_int_equal(f.a.mismatch, 0);
+    run_until(&f.loop, NULL, 50);
+    assert_int_equal(((const struct sockaddr_in *)relay_quic_conn_peer(f.b.conn))->sin_port, port);
+    assert_int_equal(f.metrics.quic_migrations, 2); /* both sides are in this process */
+}
+
+static void test_nobody_listens(void **state)
+{
+    ((struct sockaddr_in *)&f.address)->sin_port = htons(9);
+    dial_as("relay.example", f.client);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_REFUSED);
+}
+
+static void test_silent(void **state)
+{
+    dial();
+    run_until(&f.loop, NULL, 50);
+    assert_false(relay_quic_conn_is_silent(f.a.conn));
+    relay_quic_endpoint_free(f.endpoint); /* vanishes without a word */
+    struct relay_quic_endpoint_config config = {
+        .loop = &f.loop, .group = f.group, .credentials = f.server, .limits = &f.limits};
+    assert_int_equal(relay_quic_endpoint_new(&config, &f.endpoint), 0);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0); /* keeps the port, answers nothing */
+    assert_int_equal(bind(fd, (struct sockaddr *)&f.address, sizeof(struct sockaddr_in)), 0);
+    assert_int_equal(send_one(&f.a, 10, 0), RELAY_SENT);
+    run_until(&f.loop, NULL, 600);
+    assert_true(relay_quic_conn_is_silent(f.a.conn));
+    close(fd);
+}
+
+/* A restarted server with the same secret tells its clients at once. */
+static void test_stateless_reset(void **state)
+{
+    static const struct relay_quic_endpoint_user cb = {.on_connection = on_connection};
+    int fd;
+    dial();
+    run_until(&f.loop, NULL, 50);
+    relay_quic_endpoint_free(f.endpoint);
+    struct relay_quic_endpoint_config config = {
+        .loop = &f.loop, .group = f.group, .credentials = f.server, .limits = &f.limits, .cb = &cb};
+    assert_int_equal(relay_quic_endpoint_new(&config, &f.endpoint), 0);
+    assert_int_equal(relay_quic_group_bind(f.group, &f.address, &fd), 0);
+    assert_int_equal(relay_quic_endpoint_add_socket(f.endpoint, fd), 0);
+    assert_int_equal(send_one(&f.a, 100, 0), RELAY_SENT);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_RESET);
+    assert_int_equal(f.metrics.quic_stateless_reset, 1);
+}
+
+static void test_garbage(void **state)
+{
+    uint8_t bytes[1500], answer[2000];
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    srandom(1);
+    assert_int_equal(connect(fd, (struct sockaddr *)&f.address, sizeof(struct sockaddr_in)), 0);
+    for (int i = 0; i < 500; i++) {
+        size_t len = (size_t)random() % sizeof(bytes);
+        for (size_t k = 0; k < len; k++)
+            bytes[k] = (uint8_t)random();
+        if (i % 2 == 0 && len > 6)
+            memcpy(bytes, "\xc0\0\0\0\1\x08", 6); /* an Initial of version 1 */
+        assert_int_equal(send(fd, bytes, len, 0), len);
+        uv_run(&f.loop.uv, UV_RUN_NOWAIT);
+    }
+    /* A version that nobody speaks. */
+    while (recv(fd, answer, sizeof(answer), MSG_DONTWAIT) > 0)
+        ;
+    memset(bytes, 0, sizeof(bytes));
+    memcpy(bytes, "\xc0\x1a\x2a\x3a\x4a\x08" "12345678" "\x04" "abcd", 19);
+    assert_int_equal(send(fd, bytes, 1200, 0), 1200);
+    run_until(&f.loop, NULL, 20);
+    assert_true(recv(fd, answer, sizeof(answer), MSG_DONTWAIT) >= 7 + 4 + 8 + 4);
+    assert_memory_equal(answer + 1, "\0\0\0\0\4abcd\10" "12345678" "\0\0\0\1", 4 + 5 + 9 + 4);
+    assert_true(f.metrics.drop_packet > 0);
+    assert_true(f.metrics.quic_version_negotiation > 0);
+    close(fd);
+    dial();
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_handshake),   TEST(test_echo),        TEST(test_reset),          TEST(test_datagrams),
+        TEST(test_datagrams_blocked), TEST(test_mtu),   TEST(test_retry),          TEST(test_half_open_max),
+        TEST(test_close_code),  TEST(test_user_error),  TEST(test_refused),        TEST(test_shutdown),
+        TEST(test_idle),        TEST(test_keep_alive),  TEST(test_wrong_name),     TEST(test_pins),
+        TEST(test_bad_files),   TEST(test_migration),   TEST(test_nobody_listens), TEST(test_silent),
+        TEST(test_stateless_reset), TEST(test_garbage),
+    };
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
