@@ -7,8 +7,9 @@
 #include "lib/net/loop.h"
 #include "lib/net/packet_path.h"
 
-/* Opens and connects the socket; `local` NULL: the kernel chooses. The path belongs to whoever closes it; set its cb and user
- * (relay_quic_connect and _migrate do) in the same turn. 0 or RELAY_ERR_UNREACHABLE, _NO_DESCRIPTORS, _NO_MEMORY, _INVALID. */
+/* Opens and connects the socket; `local` NULL: the kernel chooses. The path belongs to whoever closes it; set
+ * its cb and user (relay_quic_connect and _migrate do) in the same turn. 0 or RELAY_ERR_UNREACHABLE,
+ * _NO_DESCRIPTORS, _NO_MEMORY, _INVALID. */
 int relay_path_socket_new(struct relay_loop *loop, const struct sockaddr *peer, const struct sockaddr *local,
                           struct relay_packet_path **path);
 

@@ -1,4 +1,5 @@
-/* What ngtcp2 tells a connection. Everything here runs inside ngtcp2: it copies, marks and queues, but writes nothing. */
+/* What ngtcp2 tells a connection. Everything here runs inside ngtcp2: it copies, marks and queues, but writes
+ * nothing. */
 #include "lib/net/quic_conn_internal.h"
 
 #include <string.h>
@@ -12,7 +13,8 @@ void relay_quic_random(uint8_t *bytes, size_t len, const ngtcp2_rand_ctx *ctx)
 {
     (void)ctx;
     if (gnutls_rnd(GNUTLS_RND_RANDOM, bytes, len) != 0)
-        memset(bytes, 0, len); /* GnuTLS's generator does not fail once it is seeded; what ngtcp2 takes from here is no key */
+        memset(bytes, 0, len); /* GnuTLS's generator does not fail once it is seeded; what ngtcp2 takes from
+                                  here is no key */
 }
 
 static int user_error(struct relay_quic_conn *conn, uint64_t code)
@@ -43,7 +45,8 @@ static int on_handshake_completed(ngtcp2_conn *qc, void *user)
         return NGTCP2_ERR_CRYPTO;
     }
     conn->is_ready = true;
-    conn->peer_datagram = remote->max_datagram_frame_size < UINT16_MAX ? remote->max_datagram_frame_size : UINT16_MAX;
+    conn->peer_datagram =
+        remote->max_datagram_frame_size < UINT16_MAX ? remote->max_datagram_frame_size : UINT16_MAX;
     apply_keep_alive(conn, remote);
     if (conn->is_server)
         relay_quic_tls_send_ticket(&conn->tls);
@@ -54,12 +57,13 @@ static int on_handshake_completed(ngtcp2_conn *qc, void *user)
     return conn->cb->on_ready(conn->user) == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
 }
 
-static int on_recv_stream_data(ngtcp2_conn *qc, uint32_t flags, int64_t stream, uint64_t offset, const uint8_t *bytes,
-                               size_t len, void *user, void *stream_user)
+static int on_recv_stream_data(ngtcp2_conn *qc, uint32_t flags, int64_t stream, uint64_t offset,
+                               const uint8_t *bytes, size_t len, void *user, void *stream_user)
 {
     struct relay_quic_conn *conn = user;
     bool fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
-    return conn->cb == NULL ? 0 : user_error(conn, conn->cb->on_stream_data(conn->user, stream, bytes, len, fin));
+    return conn->cb == NULL ? 0
+                            : user_error(conn, conn->cb->on_stream_data(conn->user, stream, bytes, len, fin));
 }
 
 static int on_acked_stream_data(ngtcp2_conn *qc, int64_t stream, uint64_t offset, uint64_t len, void *user,
@@ -71,7 +75,8 @@ static int on_acked_stream_data(ngtcp2_conn *qc, int64_t stream, uint64_t offset
     return 0;
 }
 
-static int on_stream_close(ngtcp2_conn *qc, uint32_t flags, int64_t stream, uint64_t code, void *user, void *stream_user)
+static int on_stream_close(ngtcp2_conn *qc, uint32_t flags, int64_t stream, uint64_t code, void *user,
+                           void *stream_user)
 {
     struct relay_quic_conn *conn = user;
     /* The peer may open one more for each one that is done, up to what is allowed at once. */
@@ -82,7 +87,8 @@ static int on_stream_close(ngtcp2_conn *qc, uint32_t flags, int64_t stream, uint
             ngtcp2_conn_extend_max_streams_uni(qc, 1);
     }
     if (conn->cb != NULL)
-        conn->cb->on_stream_closed(conn->user, stream, flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET ? code : 0);
+        conn->cb->on_stream_closed(conn->user, stream,
+                                   flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET ? code : 0);
     return 0;
 }
 
@@ -95,15 +101,8 @@ static int on_stream_reset(ngtcp2_conn *qc, int64_t stream, uint64_t final_size,
     return 0;
 }
 
-static int on_stream_stop_sending(ngtcp2_conn *qc, int64_t stream, uint64_t code, void *user, void *stream_user)
-{
-    struct relay_quic_conn *conn = user;
-    if (conn->cb != NULL)
-        conn->cb->on_stream_stop(conn->user, stream, code);
-    return 0;
-}
-
-static int on_extend_max_stream_data(ngtcp2_conn *qc, int64_t stream, uint64_t max_data, void *user, void *stream_user)
+static int on_extend_max_stream_data(ngtcp2_conn *qc, int64_t stream, uint64_t max_data, void *user,
+                                     void *stream_user)
 {
     struct relay_quic_conn *conn = user;
     if (conn->cb != NULL)
@@ -144,8 +143,8 @@ static int on_remove_connection_id(ngtcp2_conn *qc, const ngtcp2_cid *cid, void 
     return 0;
 }
 
-static int on_path_validation(ngtcp2_conn *qc, uint32_t flags, const ngtcp2_path *path, const ngtcp2_path *old_path,
-                              ngtcp2_path_validation_result result, void *user)
+static int on_path_validation(ngtcp2_conn *qc, uint32_t flags, const ngtcp2_path *path,
+                              const ngtcp2_path *old_path, ngtcp2_path_validation_result result, void *user)
 {
     struct relay_quic_conn *conn = user;
     if (result != NGTCP2_PATH_VALIDATION_RESULT_SUCCESS)
@@ -173,15 +172,15 @@ static int on_recv_stateless_reset(ngtcp2_conn *qc, const ngtcp2_pkt_stateless_r
     .version_negotiation = ngtcp2_crypto_version_negotiation_cb, .rand = relay_quic_random,                  \
     .handshake_completed = on_handshake_completed, .recv_stream_data = on_recv_stream_data,                  \
     .acked_stream_data_offset = on_acked_stream_data, .stream_close = on_stream_close,                       \
-    .stream_reset = on_stream_reset, .stream_stop_sending = on_stream_stop_sending,                          \
-    .extend_max_stream_data = on_extend_max_stream_data,                                                     \
+    .stream_reset = on_stream_reset, .extend_max_stream_data = on_extend_max_stream_data,                    \
     .extend_max_local_streams_bidi = on_extend_max_streams,                                                  \
     .extend_max_local_streams_uni = on_extend_max_streams, .recv_datagram = on_recv_datagram,                \
     .get_new_connection_id = on_new_connection_id, .remove_connection_id = on_remove_connection_id,          \
     .path_validation = on_path_validation, .recv_stateless_reset = on_recv_stateless_reset
 
-const ngtcp2_callbacks relay_quic_client_callbacks = {
-    COMMON_CALLBACKS, .client_initial = ngtcp2_crypto_client_initial_cb, .recv_retry = ngtcp2_crypto_recv_retry_cb};
+const ngtcp2_callbacks relay_quic_client_callbacks = {COMMON_CALLBACKS,
+                                                      .client_initial = ngtcp2_crypto_client_initial_cb,
+                                                      .recv_retry = ngtcp2_crypto_recv_retry_cb};
 
-const ngtcp2_callbacks relay_quic_server_callbacks = {COMMON_CALLBACKS,
-                                                      .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb};
+const ngtcp2_callbacks relay_quic_server_callbacks = {
+    COMMON_CALLBACKS, .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb};

@@ -1,5 +1,6 @@
-/* Connection IDs of an endpoint: which connection a packet is for. A hash table with a keyed hash (SipHash-1-3), because clients
- * choose the first Destination Connection ID. It grows as needed; the endpoint's limits bound it. It owns no connection.
+/* Connection IDs of an endpoint: which connection a packet is for. A hash table with a keyed hash
+ * (SipHash-1-3), because clients choose the first Destination Connection ID. It grows as needed; the
+ * endpoint's limits bound it. It owns no connection.
  */
 #ifndef RELAY_NET_QUIC_CID_H
 #define RELAY_NET_QUIC_CID_H

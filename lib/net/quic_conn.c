@@ -9,12 +9,12 @@
 #include "lib/net/udp_batch.h"
 #include "lib/wire/error.h"
 
-#define PACKET_SIZE_MAX      1452 /* the last size probed */
-#define UNI_STREAMS          8    /* HTTP/3 needs 3; greased ones come on top */
-#define UNI_WINDOW           65536
-#define ACTIVE_CIDS          4    /* of the peer's that we keep for migrations */
-#define DATAGRAM_FRAME_MAX   65535
-#define SILENT_AFTER         3 /* PTO */
+#define PACKET_SIZE_MAX    1452 /* the last size probed */
+#define UNI_STREAMS        8    /* HTTP/3 needs 3; greased ones come on top */
+#define UNI_WINDOW         65536
+#define ACTIVE_CIDS        4 /* of the peer's that we keep for migrations */
+#define DATAGRAM_FRAME_MAX 65535
+#define SILENT_AFTER       3 /* PTO */
 
 static ngtcp2_conn *get_conn(ngtcp2_crypto_conn_ref *ref)
 {
@@ -29,8 +29,10 @@ void relay_quic_conn_free(struct relay_quic_conn *conn)
     relay_task_cancel(&conn->flush);
     relay_task_cancel(&conn->event);
     if (conn->host_cb != NULL) {
-        uint64_t until = conn->qc == NULL ? 0 : relay_loop_now(conn->loop) + 3 * ngtcp2_conn_get_pto(conn->qc);
-        conn->host_cb->on_gone(conn->host, conn->farewell, conn->farewell_len, until); /* the path is the host's */
+        uint64_t until =
+            conn->qc == NULL ? 0 : relay_loop_now(conn->loop) + 3 * ngtcp2_conn_get_pto(conn->qc);
+        conn->host_cb->on_gone(conn->host, conn->farewell, conn->farewell_len,
+                               until); /* the path is the host's */
     } else if (conn->path != NULL) {
         conn->path->ops->close(conn->path);
     }
@@ -44,7 +46,8 @@ void relay_quic_conn_free(struct relay_quic_conn *conn)
 
 static void on_event(struct relay_task *task)
 {
-    struct relay_quic_conn *conn = (struct relay_quic_conn *)((char *)task - offsetof(struct relay_quic_conn, event));
+    struct relay_quic_conn *conn =
+        (struct relay_quic_conn *)((char *)task - offsetof(struct relay_quic_conn, event));
     const struct relay_quic_user *cb = conn->cb;
     conn->cb = NULL;
     if (cb != NULL)
@@ -136,7 +139,8 @@ void relay_quic_conn_close(struct relay_quic_conn *conn, uint64_t code, int erro
 
 static void on_timer(struct relay_timer *timer)
 {
-    struct relay_quic_conn *conn = (struct relay_quic_conn *)((char *)timer - offsetof(struct relay_quic_conn, timer));
+    struct relay_quic_conn *conn =
+        (struct relay_quic_conn *)((char *)timer - offsetof(struct relay_quic_conn, timer));
     if (conn->state != RELAY_QUIC_OPEN)
         return;
     conn->inside++;
@@ -149,8 +153,8 @@ static void on_timer(struct relay_timer *timer)
 
 /* ---- what comes ---- */
 
-void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *local, const struct sockaddr *peer,
-                          const uint8_t *packet, size_t len, uint8_t ecn)
+void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *local,
+                          const struct sockaddr *peer, const uint8_t *packet, size_t len, uint8_t ecn)
 {
     ngtcp2_pkt_info info = {.ecn = ecn};
     ngtcp2_path path = {.local = {(ngtcp2_sockaddr *)local, relay_udp_address_size(local)},
@@ -172,8 +176,8 @@ static void on_packet(void *user, uint8_t *packet, size_t len, uint8_t ecn)
 {
     struct relay_quic_conn *conn = user;
     if (conn->path != NULL)
-        relay_quic_conn_read(conn, (struct sockaddr *)&conn->path->local, (struct sockaddr *)&conn->path->peer, packet, len,
-                             ecn);
+        relay_quic_conn_read(conn, (struct sockaddr *)&conn->path->local,
+                             (struct sockaddr *)&conn->path->peer, packet, len, ecn);
 }
 
 static void on_path_event(void *user)
@@ -181,7 +185,8 @@ static void on_path_event(void *user)
     relay_quic_conn_mark_dirty(user);
 }
 
-/* A nested connection that is up may go on over another path (relay_quic_conn_migrate); its idle timeout ends it otherwise. */
+/* A nested connection that is up may go on over another path (relay_quic_conn_migrate); its idle timeout ends
+ * it otherwise. */
 static void on_path_close(void *user, int error)
 {
     struct relay_quic_conn *conn = user;
@@ -197,7 +202,8 @@ static const struct relay_packet_path_user path_user = {
 
 /* ---- the beginning ---- */
 
-static struct relay_quic_conn *new_conn(struct relay_loop *loop, struct relay_packet_path *path, enum relay_level level)
+static struct relay_quic_conn *new_conn(struct relay_loop *loop, struct relay_packet_path *path,
+                                        enum relay_level level)
 {
     struct relay_quic_conn *conn = calloc(1, sizeof(*conn));
     if (conn == NULL)
@@ -213,7 +219,8 @@ static struct relay_quic_conn *new_conn(struct relay_loop *loop, struct relay_pa
     return conn;
 }
 
-static void fill_settings(struct relay_quic_conn *conn, ngtcp2_settings *settings, const struct relay_limits *limits)
+static void fill_settings(struct relay_quic_conn *conn, ngtcp2_settings *settings,
+                          const struct relay_limits *limits)
 {
     const struct sockaddr_in6 *peer = (const struct sockaddr_in6 *)&conn->path->peer;
     bool is_ipv6 = peer->sin6_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&peer->sin6_addr);
@@ -279,7 +286,8 @@ int relay_quic_server_conn_new(const struct relay_quic_server_config *config, st
     ngtcp2_path path = path_of(config->path);
     int code = ngtcp2_conn_server_new(&conn->qc, &initial->scid, &config->scid, &path, initial->version,
                                       &relay_quic_server_callbacks, &settings, &params, NULL, conn);
-    int error = code == 0 ? relay_quic_tls_init(&conn->tls, config->credentials, NULL, get_conn, conn) : RELAY_ERR_NO_MEMORY;
+    int error = code == 0 ? relay_quic_tls_init(&conn->tls, config->credentials, NULL, get_conn, conn)
+                          : RELAY_ERR_NO_MEMORY;
     if (error != 0) {
         conn->path = NULL;
         relay_quic_conn_free(conn);
@@ -293,8 +301,8 @@ int relay_quic_server_conn_new(const struct relay_quic_server_config *config, st
 }
 
 struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay_packet_path *path,
-                                           const struct relay_quic_client_config *config, const struct relay_quic_user *cb,
-                                           void *user)
+                                           const struct relay_quic_client_config *config,
+                                           const struct relay_quic_user *cb, void *user)
 {
     ngtcp2_settings settings;
     ngtcp2_transport_params params;
@@ -318,8 +326,8 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     relay_quic_random(dcid.data, dcid.datalen, NULL);
     relay_quic_random(scid.data, scid.datalen, NULL);
     ngtcp2_path ng_path = path_of(path);
-    if (ngtcp2_conn_client_new(&conn->qc, &dcid, &scid, &ng_path, NGTCP2_PROTO_VER_V1, &relay_quic_client_callbacks,
-                               &settings, &params, NULL, conn) != 0 ||
+    if (ngtcp2_conn_client_new(&conn->qc, &dcid, &scid, &ng_path, NGTCP2_PROTO_VER_V1,
+                               &relay_quic_client_callbacks, &settings, &params, NULL, conn) != 0 ||
         relay_quic_tls_init(&conn->tls, config->credentials, config->server_name, get_conn, conn) != 0) {
         relay_quic_conn_free(conn);
         return NULL;
@@ -471,7 +479,8 @@ void relay_quic_conn_keep_alive(struct relay_quic_conn *conn, bool on)
 {
     conn->keeps_alive = on;
     if (conn->is_ready && conn->state == RELAY_QUIC_OPEN) {
-        ngtcp2_conn_set_keep_alive_timeout(conn->qc, on && conn->keep_alive != 0 ? conn->keep_alive : UINT64_MAX);
+        ngtcp2_conn_set_keep_alive_timeout(conn->qc,
+                                           on && conn->keep_alive != 0 ? conn->keep_alive : UINT64_MAX);
         relay_quic_conn_mark_dirty(conn); /* the timer */
     }
 }

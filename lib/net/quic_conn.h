@@ -7,7 +7,8 @@
  * send run, unless a callback is running (then the answer is RELAY_BLOCKED and on_writable comes).
  *
  * Lifetime: made by the endpoint (server) or relay_quic_connect (client); it lives until on_close was told, which comes
- * once, from a task; then it frees itself. The user may call it until then.
+ * once, from a task; then it frees itself. The user may call it until then. A nested connection (is_nested) whose path has died
+ * lives on without one until relay_quic_conn_migrate or its idle timeout; any other one ends with its path.
  */
 #ifndef RELAY_NET_QUIC_CONN_H
 #define RELAY_NET_QUIC_CONN_H
@@ -34,8 +35,6 @@ struct relay_quic_user {
     void (*on_stream_acked)(void *user, int64_t stream, uint64_t len);
     /* Inside. RESET_STREAM came. */
     void (*on_stream_reset)(void *user, int64_t stream, uint64_t code);
-    /* Inside. STOP_SENDING came; ngtcp2 answers with RESET_STREAM itself. */
-    void (*on_stream_stop)(void *user, int64_t stream, uint64_t code);
     /* Inside. Both directions are done: forget the stream. */
     void (*on_stream_closed)(void *user, int64_t stream, uint64_t code);
     /* Inside. The peer gave the stream more credit: it may be pulled again. */
@@ -49,7 +48,8 @@ struct relay_quic_user {
     int (*pull)(void *user, int64_t *stream, bool *fin, struct iovec *pieces, int size);
     /* Flush: `len` bytes of what was pulled are in packets (kept by the user until acknowledged). */
     void (*on_pulled)(void *user, int64_t stream, size_t len);
-    /* Flush: the stream cannot go on: out of the peer's credit (on_stream_credit comes), or shut for writing. */
+    /* Flush: the stream cannot go on: out of the peer's credit (on_stream_credit comes), or shut for writing: STOP_SENDING came,
+     * which ngtcp2 has answered with RESET_STREAM itself and tells only now, at the next attempt to write. */
     void (*on_stream_blocked)(void *user, int64_t stream, bool shut);
     /* From the flush: cwnd has room again after a send_datagram answered RELAY_BLOCKED. */
     void (*on_writable)(void *user);
@@ -75,7 +75,8 @@ struct relay_quic_client_config {
 struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay_packet_path *path,
                                            const struct relay_quic_client_config *config, const struct relay_quic_user *cb,
                                            void *user);
-/* Moves the living connection to another path (RFC 9000 section 9), which it takes; the old one is closed. 0 or error. */
+/* Moves the living connection to another path (RFC 9000 section 9), which it takes (also when it fails); the old one is closed.
+ * 0, RELAY_ERR_UNSUPPORTED (not confirmed yet, the peer forbids it, or gave no spare connection ID) or RELAY_ERR_NO_MEMORY. */
 int relay_quic_conn_migrate(struct relay_quic_conn *conn, struct relay_packet_path *path);
 /* Nothing was received for 3 PTO while bytes are in flight (facts: about 0.25 s): the path or the peer may be dead. A hint to
  * probe or to try a second path, not a reason to close. */

@@ -1,4 +1,5 @@
-/* The inside of a QUIC connection: what quic_conn.c, quic_callbacks.c, quic_conn_write.c and the endpoint share. */
+/* The inside of a QUIC connection: what quic_conn.c, quic_callbacks.c, quic_conn_write.c and the endpoint
+ * share. */
 #ifndef RELAY_NET_QUIC_CONN_INTERNAL_H
 #define RELAY_NET_QUIC_CONN_INTERNAL_H
 
@@ -13,7 +14,8 @@
 
 /* The endpoint, as its connections see it. A client has none. */
 struct relay_quic_host {
-    /* Inside. A connection ID that is steered to this worker, registered, and its stateless reset token. 0 or an error. */
+    /* Inside. A connection ID that is steered to this worker, registered, and its stateless reset token. 0 or
+     * an error. */
     int (*issue_cid)(void *host, ngtcp2_cid *cid, uint8_t *token);
     void (*retire_cid)(void *host, const ngtcp2_cid *cid);
     /* Inside. The handshake is complete. */
@@ -34,7 +36,7 @@ struct relay_quic_conn {
     struct relay_loop *loop;
     ngtcp2_conn *qc;
     struct relay_quic_tls tls;
-    struct relay_packet_path *path; /* NULL: none (a client's has died) */
+    struct relay_packet_path *path;   /* NULL: none (a client's has died) */
     const struct relay_quic_user *cb; /* NULL until the endpoint's user has set it */
     void *user;
     const struct relay_quic_host *host_cb;
@@ -44,19 +46,20 @@ struct relay_quic_conn {
     struct relay_quic_runs runs;
     struct relay_quic_mtu mtu;
     enum relay_quic_state state;
-    unsigned inside; /* depth of ngtcp2 calls, and while a packet is being put together: nothing else is written then */
+    unsigned inside; /* depth of ngtcp2 calls, and while a packet is being put together: nothing else is
+                        written then */
     bool is_flushing;
     bool is_server, is_nested, is_ready, is_silent;
-    bool wants_writable;     /* a datagram was answered RELAY_BLOCKED */
-    bool datagrams_first;    /* whose turn it is at the next flush */
+    bool wants_writable;  /* a datagram was answered RELAY_BLOCKED */
+    bool datagrams_first; /* whose turn it is at the next flush */
     bool keeps_alive;
     bool restart_mtu;
-    uint64_t keep_alive;     /* ns, of the client's configuration; 0: half of the negotiated idle timeout */
-    uint64_t app_error;      /* a user's callback wants the connection closed with it; 0: no */
+    uint64_t keep_alive; /* ns, of the client's configuration; 0: half of the negotiated idle timeout */
+    uint64_t app_error;  /* a user's callback wants the connection closed with it; 0: no */
     ngtcp2_ccerr ccerr;
     int close_error;
     uint64_t close_code;
-    size_t peer_datagram;    /* the peer's max_datagram_frame_size; 0: none */
+    size_t peer_datagram; /* the peer's max_datagram_frame_size; 0: none */
     uint64_t max_streams;
     uint64_t last_received, flight_since; /* ns: for relay_quic_conn_is_silent */
     uint8_t *farewell;
@@ -79,9 +82,10 @@ struct relay_quic_server_config {
 };
 int relay_quic_server_conn_new(const struct relay_quic_server_config *config, struct relay_quic_conn **conn);
 /* One packet, from any address. May close the connection, but never frees it. */
-void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *local, const struct sockaddr *peer,
-                          const uint8_t *packet, size_t len, uint8_t ecn);
-/* Frees without telling the user, as if it had never been: for an Initial that was none, and the end of the endpoint. */
+void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *local,
+                          const struct sockaddr *peer, const uint8_t *packet, size_t len, uint8_t ecn);
+/* Frees without telling the user, as if it had never been: for an Initial that was none, and the end of the
+ * endpoint. */
 void relay_quic_conn_free(struct relay_quic_conn *conn);
 /* Both only set flags and queue the flush. A `liberr` of ngtcp2. */
 void relay_quic_conn_fail(struct relay_quic_conn *conn, int liberr);

@@ -10,9 +10,9 @@
 #define PACKETS_PER_FLUSH 512 /* then others get their turn */
 #define PULLS_PER_FLUSH   8192
 #define PIECES            16
-#define DATAGRAM_RETRIES  8  /* packets with other frames that may come before ours */
-#define FRAME_OVERHEAD    3  /* type and a length of two bytes, which ngtcp2 always writes */
-#define PN_SIZE           2  /* holds under 32 768 unacknowledged packets */
+#define DATAGRAM_RETRIES  8 /* packets with other frames that may come before ours */
+#define FRAME_OVERHEAD    3 /* type and a length of two bytes, which ngtcp2 always writes */
+#define PN_SIZE           2 /* holds under 32 768 unacknowledged packets */
 #define AEAD_TAG          16
 
 /* The largest packet that may be written now; 0: the path takes none. */
@@ -89,7 +89,8 @@ static enum relay_sent block(struct relay_quic_conn *conn)
     return RELAY_BLOCKED;
 }
 
-static enum relay_sent write_datagram(struct relay_quic_conn *conn, const ngtcp2_vec *pieces, size_t num_pieces)
+static enum relay_sent write_datagram(struct relay_quic_conn *conn, const ngtcp2_vec *pieces,
+                                      size_t num_pieces)
 {
     uint64_t now = relay_loop_now(conn->loop);
     size_t size = packet_size(conn);
@@ -101,8 +102,8 @@ static enum relay_sent write_datagram(struct relay_quic_conn *conn, const ngtcp2
         if (packet == NULL)
             return block(conn);
         ngtcp2_path_storage_zero(&ps);
-        ngtcp2_ssize n = ngtcp2_conn_writev_datagram(conn->qc, &ps.path, &info, packet, size, &accepted, 0, 0, pieces,
-                                                     num_pieces, now);
+        ngtcp2_ssize n = ngtcp2_conn_writev_datagram(conn->qc, &ps.path, &info, packet, size, &accepted, 0, 0,
+                                                     pieces, num_pieces, now);
         if (n > 0)
             append(conn, &ps.path, (size_t)n);
         if (n > 0 && accepted)
@@ -123,7 +124,8 @@ static enum relay_sent write_datagram(struct relay_quic_conn *conn, const ngtcp2
     return block(conn);
 }
 
-enum relay_sent relay_quic_conn_send_datagram(struct relay_quic_conn *conn, const struct iovec *pieces, int num_pieces)
+enum relay_sent relay_quic_conn_send_datagram(struct relay_quic_conn *conn, const struct iovec *pieces,
+                                              int num_pieces)
 {
     ngtcp2_vec copy[4];
     size_t len = 0;
@@ -160,7 +162,8 @@ static void pull(struct relay_quic_conn *conn, struct pulled *pulled)
     pulled->fin = false;
     pulled->num_pieces = 0;
     /* Out of the connection's credit: a stream would be told it is out of its own, and wait for ever. */
-    if (conn->cb == NULL || !conn->is_ready || conn->state != RELAY_QUIC_OPEN || ngtcp2_conn_get_max_data_left(conn->qc) == 0)
+    if (conn->cb == NULL || !conn->is_ready || conn->state != RELAY_QUIC_OPEN ||
+        ngtcp2_conn_get_max_data_left(conn->qc) == 0)
         return;
     int count = conn->cb->pull(conn->user, &pulled->stream, &pulled->fin, pieces, PIECES);
     if (count < 0)
@@ -170,8 +173,8 @@ static void pull(struct relay_quic_conn *conn, struct pulled *pulled)
 }
 
 /* Fills one packet. Returns its length, 0 (nothing to send, or blocked) or ngtcp2's error. */
-static ngtcp2_ssize write_packet(struct relay_quic_conn *conn, uint8_t *packet, size_t size, ngtcp2_path *path,
-                                 int *pulls)
+static ngtcp2_ssize write_packet(struct relay_quic_conn *conn, uint8_t *packet, size_t size,
+                                 ngtcp2_path *path, int *pulls)
 {
     uint64_t now = relay_loop_now(conn->loop);
     ngtcp2_pkt_info info;
@@ -183,8 +186,8 @@ static ngtcp2_ssize write_packet(struct relay_quic_conn *conn, uint8_t *packet, 
             pulled.stream = -1;
         uint32_t flags = (pulled.stream >= 0 ? NGTCP2_WRITE_STREAM_FLAG_MORE : 0) |
                          (pulled.fin ? NGTCP2_WRITE_STREAM_FLAG_FIN : 0);
-        ngtcp2_ssize n = ngtcp2_conn_writev_stream(conn->qc, path, &info, packet, size, &taken, flags, pulled.stream,
-                                                   pulled.pieces, pulled.num_pieces, now);
+        ngtcp2_ssize n = ngtcp2_conn_writev_stream(conn->qc, path, &info, packet, size, &taken, flags,
+                                                   pulled.stream, pulled.pieces, pulled.num_pieces, now);
         if (taken >= 0 && pulled.stream >= 0)
             conn->cb->on_pulled(conn->user, pulled.stream, (size_t)taken);
         if (n == NGTCP2_ERR_STREAM_DATA_BLOCKED)
@@ -240,7 +243,8 @@ static ngtcp2_ssize write_bare(struct relay_quic_conn *conn, size_t size)
     return n;
 }
 
-/* First everything else that is due leaves in packets under the cap; then only a probe can fill the larger buffer. */
+/* First everything else that is due leaves in packets under the cap; then only a probe can fill the larger
+ * buffer. */
 static void probe_mtu(struct relay_quic_conn *conn)
 {
     size_t probe = relay_quic_mtu_probe_size(&conn->mtu, conn->path->ops->mtu(conn->path));
@@ -256,7 +260,8 @@ static void probe_mtu(struct relay_quic_conn *conn)
         return;
     n = write_bare(conn, probe);
     if (n >= 0)
-        relay_quic_mtu_probed(&conn->mtu, (size_t)n, relay_loop_now(conn->loop), ngtcp2_conn_get_pto(conn->qc));
+        relay_quic_mtu_probed(&conn->mtu, (size_t)n, relay_loop_now(conn->loop),
+                              ngtcp2_conn_get_pto(conn->qc));
 }
 
 /* ---- the flush ---- */
@@ -278,8 +283,8 @@ static void write_close(struct relay_quic_conn *conn)
     ngtcp2_pkt_info info;
     uint8_t packet[NGTCP2_MAX_UDP_PAYLOAD_SIZE];
     ngtcp2_path_storage_zero(&ps);
-    ngtcp2_ssize n = ngtcp2_conn_write_connection_close(conn->qc, &ps.path, &info, packet, sizeof(packet), &conn->ccerr,
-                                                        relay_loop_now(conn->loop));
+    ngtcp2_ssize n = ngtcp2_conn_write_connection_close(conn->qc, &ps.path, &info, packet, sizeof(packet),
+                                                        &conn->ccerr, relay_loop_now(conn->loop));
     if (n <= 0) /* nothing to close towards yet, or the amplification limit */
         return;
     if ((conn->farewell = malloc((size_t)n)) != NULL) {
@@ -332,7 +337,8 @@ static enum wrote write_all(struct relay_quic_conn *conn)
 
 void relay_quic_conn_flush(struct relay_task *task)
 {
-    struct relay_quic_conn *conn = (struct relay_quic_conn *)((char *)task - offsetof(struct relay_quic_conn, flush));
+    struct relay_quic_conn *conn =
+        (struct relay_quic_conn *)((char *)task - offsetof(struct relay_quic_conn, flush));
     enum wrote wrote = WROTE_BLOCKED;
     if (conn->state == RELAY_QUIC_CLOSED)
         return;

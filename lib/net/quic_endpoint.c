@@ -98,14 +98,17 @@ const struct relay_quic_steering *relay_quic_group_steering(const struct relay_q
 
 /* ---- routing ---- */
 
-static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet, bool was_handed);
+static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
+                  bool was_handed);
 
 /* The socket of ours with the same bound address; the first one when there is none. */
-static struct relay_quic_socket *find_socket(const struct relay_quic_endpoint *endpoint, const struct sockaddr_storage *local)
+static struct relay_quic_socket *find_socket(const struct relay_quic_endpoint *endpoint,
+                                             const struct sockaddr_storage *local)
 {
     struct relay_quic_socket *found = endpoint->sockets;
     for (struct relay_quic_socket *s = endpoint->sockets; s != NULL; s = s->next) {
-        const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)&s->bound, *b = (const struct sockaddr_in6 *)local;
+        const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)&s->bound,
+                                  *b = (const struct sockaddr_in6 *)local;
         /* The port is at the same place in both families. */
         if (a->sin6_family != b->sin6_family || a->sin6_port != b->sin6_port)
             continue;
@@ -136,13 +139,15 @@ static void on_handed(void *arg)
     free(handed);
 }
 
-static void hand_over(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet, unsigned worker)
+static void hand_over(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
+                      unsigned worker)
 {
     struct relay_quic_group *group = endpoint->group;
     struct slot *slot = &group->slots[worker];
     int error = RELAY_ERR_LIMIT;
     struct handed *handed = NULL;
-    if (atomic_load(&slot->waiting) < RING_MAX && (handed = calloc(1, sizeof(*handed) + packet->len)) != NULL) {
+    if (atomic_load(&slot->waiting) < RING_MAX &&
+        (handed = calloc(1, sizeof(*handed) + packet->len)) != NULL) {
         handed->group = group;
         handed->worker = worker;
         handed->len = packet->len;
@@ -168,7 +173,8 @@ static void hand_over(struct relay_quic_endpoint *endpoint, const struct relay_q
     }
 }
 
-static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet, bool was_handed)
+static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
+                  bool was_handed)
 {
     ngtcp2_version_cid ids;
     int code = ngtcp2_pkt_decode_version_cid(&ids, packet->bytes, packet->len, RELAY_QUIC_CID_SIZE);
@@ -300,7 +306,8 @@ static void set_slot(struct relay_quic_endpoint *endpoint, bool on)
     pthread_mutex_unlock(&endpoint->group->lock);
 }
 
-int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config, struct relay_quic_endpoint **made)
+int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config,
+                            struct relay_quic_endpoint **made)
 {
     struct relay_quic_endpoint *endpoint = calloc(1, sizeof(*endpoint));
     uint64_t key[2];
@@ -323,7 +330,8 @@ int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config, str
     return 0;
 }
 
-void relay_quic_endpoint_set_credentials(struct relay_quic_endpoint *endpoint, struct relay_quic_credentials *credentials)
+void relay_quic_endpoint_set_credentials(struct relay_quic_endpoint *endpoint,
+                                         struct relay_quic_credentials *credentials)
 {
     struct relay_quic_credentials *old = endpoint->credentials;
     endpoint->credentials = relay_quic_credentials_ref(credentials);

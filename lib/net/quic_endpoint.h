@@ -1,12 +1,13 @@
-/* A worker's QUIC server: its sockets, the connections that came over them, and what is answered without a connection (Version
- * Negotiation, Retry, stateless reset, refusal).
+/* A worker's QUIC server: its sockets, the connections that came over them, and what is answered without a
+ * connection (Version Negotiation, Retry, stateless reset, refusal).
  *
- * One group is shared by the workers of a role: the secrets, and the way to hand a packet to the worker whose connection ID it
- * carries. Order of calls: group_new; relay_quic_group_bind per address; per worker, on its thread: endpoint_new,
- * endpoint_add_socket per address; later endpoint_shutdown, endpoint_close, endpoint_free.
+ * One group is shared by the workers of a role: the secrets, and the way to hand a packet to the worker whose
+ * connection ID it carries. Order of calls: group_new; relay_quic_group_bind per address; per worker, on its
+ * thread: endpoint_new, endpoint_add_socket per address; later endpoint_shutdown, endpoint_close,
+ * endpoint_free.
  *
- * A connection belongs to the endpoint until its on_close was told; a closed one answers with its CONNECTION_CLOSE for three
- * PTO (RFC 9000 section 10.2.1), rate-limited.
+ * A connection belongs to the endpoint until its on_close was told; a closed one answers with its
+ * CONNECTION_CLOSE for three PTO (RFC 9000 section 10.2.1), rate-limited.
  */
 #ifndef RELAY_NET_QUIC_ENDPOINT_H
 #define RELAY_NET_QUIC_ENDPOINT_H
@@ -24,16 +25,18 @@ struct relay_quic_group;
 struct relay_quic_endpoint;
 
 struct relay_quic_endpoint_user {
-    /* The first packets of a client were good; the handshake goes on. The user calls relay_quic_conn_set_user at once
-     * (relay_http3_server does); without a user the connection is refused. */
+    /* The first packets of a client were good; the handshake goes on. The user calls relay_quic_conn_set_user
+     * at once (relay_http3_server does); without a user the connection is refused. */
     void (*on_connection)(void *user, struct relay_quic_conn *conn);
 };
 
-/* `secret` (RELAY_QUIC_SECRET_SIZE bytes): what stateless resets are made of; the same after a restart lets clients of the process
- * before notice at once. NULL: a random one. Referenced by its endpoints. NULL: out of memory. */
+/* `secret` (RELAY_QUIC_SECRET_SIZE bytes): what stateless resets are made of; the same after a restart lets
+ * clients of the process before notice at once. NULL: a random one. Referenced by its endpoints. NULL: out of
+ * memory. */
 struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *secret);
 void relay_quic_group_unref(struct relay_quic_group *group); /* NULL is fine */
-/* Opens the SO_REUSEPORT sockets of one address, one per worker: relay_quic_steering_bind says the answers. */
+/* Opens the SO_REUSEPORT sockets of one address, one per worker: relay_quic_steering_bind says the answers.
+ */
 int relay_quic_group_bind(struct relay_quic_group *group, struct sockaddr_storage *address, int *fds);
 
 struct relay_quic_endpoint_config {
@@ -46,11 +49,13 @@ struct relay_quic_endpoint_config {
     void *user;
 };
 /* 0 or RELAY_ERR_NO_MEMORY. */
-int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config, struct relay_quic_endpoint **endpoint);
+int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config,
+                            struct relay_quic_endpoint **endpoint);
 /* Takes the descriptor (also when it fails). 0 or RELAY_ERR_NO_MEMORY. */
 int relay_quic_endpoint_add_socket(struct relay_quic_endpoint *endpoint, int fd);
 /* New connections get these; living ones keep theirs. */
-void relay_quic_endpoint_set_credentials(struct relay_quic_endpoint *endpoint, struct relay_quic_credentials *credentials);
+void relay_quic_endpoint_set_credentials(struct relay_quic_endpoint *endpoint,
+                                         struct relay_quic_credentials *credentials);
 /* Connections in being, tombstones not counted. */
 size_t relay_quic_endpoint_num_connections(const struct relay_quic_endpoint *endpoint);
 /* No new connections from now on (CONNECTION_REFUSED); the living ones go on. */

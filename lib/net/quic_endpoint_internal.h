@@ -1,5 +1,5 @@
-/* The inside of an endpoint: what quic_endpoint.c (sockets, routing), quic_peer.c (a connection's side) and quic_stateless.c
- * (answers without a connection) share. */
+/* The inside of an endpoint: what quic_endpoint.c (sockets, routing), quic_peer.c (a connection's side) and
+ * quic_stateless.c (answers without a connection) share. */
 #ifndef RELAY_NET_QUIC_ENDPOINT_INTERNAL_H
 #define RELAY_NET_QUIC_ENDPOINT_INTERNAL_H
 
@@ -31,8 +31,8 @@ struct relay_quic_packet {
     uint8_t ecn;
 };
 
-/* What the endpoint keeps per connection. It outlives the connection as a tombstone (conn == NULL) that answers with the
- * farewell, or with nothing, until `timer`. */
+/* What the endpoint keeps per connection. It outlives the connection as a tombstone (conn == NULL) that
+ * answers with the farewell, or with nothing, until `timer`. */
 struct relay_quic_peer {
     struct relay_packet_path path; /* first: the connection's */
     struct relay_quic_endpoint *endpoint;
@@ -44,7 +44,8 @@ struct relay_quic_peer {
     size_t num_cids, cids_size;
     uint8_t *farewell;
     size_t farewell_len;
-    uint64_t came, answer_at; /* packets that came for the tombstone, and the count at which it answers next */
+    uint64_t came,
+        answer_at; /* packets that came for the tombstone, and the count at which it answers next */
     size_t mtu;
     bool is_blocked, is_half_open;
 };
@@ -88,12 +89,14 @@ void relay_quic_peer_free(struct relay_quic_peer *peer);
 /* ---- quic_stateless.c ---- */
 
 /* A version that we do not speak (RFC 9000 section 6). */
-void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
-                                  const ngtcp2_version_cid *ids);
+void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint,
+                                  const struct relay_quic_packet *packet, const ngtcp2_version_cid *ids);
 /* A short header whose connection ID nobody knows (RFC 9000 section 10.3). */
 void relay_quic_stateless_reset(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
                                 const uint8_t *cid, size_t len);
-/* A long header that no connection knows: an Initial may make one; it passes the limits of half-open handshakes first. */
-void relay_quic_stateless_initial(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet);
+/* A long header that no connection knows: an Initial may make one; it passes the limits of half-open
+ * handshakes first. */
+void relay_quic_stateless_initial(struct relay_quic_endpoint *endpoint,
+                                  const struct relay_quic_packet *packet);
 
 #endif

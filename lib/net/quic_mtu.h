@@ -1,10 +1,12 @@
-/* The size of a connection's packets on the path as it is now: an own cap, passed to ngtcp2 as the size of the buffer it writes
- * into, because its own shaping begins at 1200 and it cannot look for a size again (the library's shaping is off).
+/* The size of a connection's packets on the path as it is now: an own cap, passed to ngtcp2 as the size of
+ * the buffer it writes into, because its own shaping begins at 1200 and it cannot look for a size again (the
+ * library's shaping is off).
  *
- * The cap starts at 1250 (IPv6: 1232), which a path MTU of 1280 carries, and rises with ngtcp2's probes (RFC 8899), ascending. A
- * probe longer than the buffer stays pending in ngtcp2, so it leaves exactly when relay_quic_mtu_probe_size gives it room; that the
- * next size is probed says that the one before has arrived, because the first failure ends the ascent. The last size has
- * no follower: it has arrived when ngtcp2 did not repeat it after its time was up.
+ * The cap starts at 1250 (IPv6: 1232), which a path MTU of 1280 carries, and rises with ngtcp2's probes (RFC
+ * 8899), ascending. A probe longer than the buffer stays pending in ngtcp2, so it leaves exactly when
+ * relay_quic_mtu_probe_size gives it room; that the next size is probed says that the one before has arrived,
+ * because the first failure ends the ascent. The last size has no follower: it has arrived when ngtcp2 did
+ * not repeat it after its time was up.
  */
 #ifndef RELAY_NET_QUIC_MTU_H
 #define RELAY_NET_QUIC_MTU_H
@@ -19,9 +21,9 @@ struct relay_quic_mtu {
     uint16_t probes[RELAY_QUIC_MTU_PROBES]; /* ascending; what ngtcp2 was given */
     size_t num_probes;
     size_t start, cap;
-    size_t next;      /* index of the probe that is pending or on its way; num_probes: no more */
-    unsigned sent;    /* times it was sent */
-    unsigned idle;    /* times ngtcp2 had no first probe: the peer's max_udp_payload_size forbids them all */
+    size_t next;   /* index of the probe that is pending or on its way; num_probes: no more */
+    unsigned sent; /* times it was sent */
+    unsigned idle; /* times ngtcp2 had no first probe: the peer's max_udp_payload_size forbids them all */
     uint64_t decide_at;
 };
 
@@ -36,8 +38,8 @@ static inline bool relay_quic_mtu_is_probing(const struct relay_quic_mtu *mtu)
 }
 /* The buffer for a probe: as large as the next size that may come. 0: the path takes no probe now. */
 size_t relay_quic_mtu_probe_size(const struct relay_quic_mtu *mtu, size_t path_mtu);
-/* What ngtcp2 wrote into that buffer when nothing else was pending (0: nothing, although the congestion window had room). `pto`
- * is the probe timeout now. */
+/* What ngtcp2 wrote into that buffer when nothing else was pending (0: nothing, although the congestion
+ * window had room). `pto` is the probe timeout now. */
 void relay_quic_mtu_probed(struct relay_quic_mtu *mtu, size_t written, uint64_t now, uint64_t pto);
 
 #endif

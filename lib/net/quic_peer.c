@@ -1,4 +1,5 @@
-/* The endpoint's side of one connection: its packet path over the shared socket, its connection IDs, and its tombstone. */
+/* The endpoint's side of one connection: its packet path over the shared socket, its connection IDs, and its
+ * tombstone. */
 #include "lib/net/quic_endpoint_internal.h"
 
 #include <netinet/in.h>
@@ -26,7 +27,8 @@ static size_t path_send(struct relay_packet_path *path, const uint8_t *run, size
     struct relay_quic_socket *socket = peer->socket;
     const struct sockaddr *local = socket->is_wildcard ? (const struct sockaddr *)&path->local : NULL;
     size_t taken = 0;
-    switch (relay_udp_send(socket->fd, &socket->gso, (const struct sockaddr *)&path->peer, local, run, len, segment, &taken)) {
+    switch (relay_udp_send(socket->fd, &socket->gso, (const struct sockaddr *)&path->peer, local, run, len,
+                           segment, &taken)) {
     case RELAY_UDP_TOO_BIG:
         peer->mtu = PATH_MTU_SMALL;
         return len;
@@ -224,7 +226,8 @@ void relay_quic_peer_free(struct relay_quic_peer *peer)
         free_tombstone(peer);
 }
 
-static struct relay_quic_peer *new_peer(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet)
+static struct relay_quic_peer *new_peer(struct relay_quic_endpoint *endpoint,
+                                        const struct relay_quic_packet *packet)
 {
     struct relay_quic_peer *peer = calloc(1, sizeof(*peer));
     if (peer == NULL)
@@ -239,7 +242,8 @@ static struct relay_quic_peer *new_peer(struct relay_quic_endpoint *endpoint, co
     return peer;
 }
 
-static int make_conn(struct relay_quic_peer *peer, const ngtcp2_pkt_hd *initial, const ngtcp2_cid *original_dcid)
+static int make_conn(struct relay_quic_peer *peer, const ngtcp2_pkt_hd *initial,
+                     const ngtcp2_cid *original_dcid)
 {
     struct relay_quic_endpoint *endpoint = peer->endpoint;
     struct relay_quic_server_config config = {.loop = endpoint->loop,
@@ -293,7 +297,8 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
 void relay_quic_peer_read(struct relay_quic_peer *peer, const struct relay_quic_packet *packet)
 {
     if (peer->conn != NULL) {
-        relay_quic_conn_read(peer->conn, packet->local, packet->peer, packet->bytes, packet->len, packet->ecn);
+        relay_quic_conn_read(peer->conn, packet->local, packet->peer, packet->bytes, packet->len,
+                             packet->ecn);
         return;
     }
     /* The first, second, fourth, eighth ... packet is answered: RFC 9000 section 10.2.1. */

@@ -69,7 +69,8 @@ void relay_quic_runs_append(struct relay_quic_runs *runs, const ngtcp2_path *pat
         ngtcp2_path_storage_init(&last->path, path->local.addr, path->local.addrlen, path->remote.addr,
                                  path->remote.addrlen, NULL);
     }
-    if (len < last->segment || last->count == RELAY_UDP_SEGMENTS_MAX || last->len + last->segment > RELAY_UDP_RUN_MAX)
+    if (len < last->segment || last->count == RELAY_UDP_SEGMENTS_MAX ||
+        last->len + last->segment > RELAY_UDP_RUN_MAX)
         last->is_full = true;
     runs->end += len;
     runs->bytes += len;
@@ -80,8 +81,8 @@ bool relay_quic_runs_is_due(const struct relay_quic_runs *runs)
     return runs->num_runs > 1 || (runs->num_runs == 1 && runs->runs[0].is_full);
 }
 
-static size_t send_one(const struct relay_quic_runs *runs, struct relay_quic_run *run, struct relay_packet_path *path,
-                       bool follow)
+static size_t send_one(const struct relay_quic_runs *runs, struct relay_quic_run *run,
+                       struct relay_packet_path *path, bool follow)
 {
     const ngtcp2_path *to = &run->path.path;
     if (follow) {

@@ -7,29 +7,30 @@
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
-#define INITIAL_MIN     1200 /* RFC 9000 section 14.1 */
-#define DCID_MIN        8    /* RFC 9000 section 7.2 */
-#define TOKEN_LIFE      (10 * RELAY_SECOND)
-#define ANSWERS_BURST   200 /* stateless answers of a worker: bucket size */
-#define ANSWERS_RATE    100 /* and refill per second */
-#define RESET_SIZE_MIN  21  /* RFC 9000 section 10.3: shorter ones are no valid reset */
-#define RESET_SIZE      43  /* looks like a short packet, and stays below most triggers */
+#define INITIAL_MIN    1200 /* RFC 9000 section 14.1 */
+#define DCID_MIN       8    /* RFC 9000 section 7.2 */
+#define TOKEN_LIFE     (10 * RELAY_SECOND)
+#define ANSWERS_BURST  200 /* stateless answers of a worker: bucket size */
+#define ANSWERS_RATE   100 /* and refill per second */
+#define RESET_SIZE_MIN 21  /* RFC 9000 section 10.3: shorter ones are no valid reset */
+#define RESET_SIZE     43  /* looks like a short packet, and stays below most triggers */
 
 static bool may_answer(struct relay_quic_endpoint *endpoint)
 {
-    return relay_bucket_take(&endpoint->stateless, 1, ANSWERS_BURST, ANSWERS_RATE, relay_loop_now(endpoint->loop));
+    return relay_bucket_take(&endpoint->stateless, 1, ANSWERS_BURST, ANSWERS_RATE,
+                             relay_loop_now(endpoint->loop));
 }
 
-void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
-                                  const ngtcp2_version_cid *ids)
+void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint,
+                                  const struct relay_quic_packet *packet, const ngtcp2_version_cid *ids)
 {
     static const uint32_t versions[] = {NGTCP2_PROTO_VER_V1};
     uint8_t answer[1 + 4 + 1 + 255 + 1 + 255 + sizeof(versions)], noise;
     if (packet->len < INITIAL_MIN || ids->version == 0 || !may_answer(endpoint))
         return;
     relay_quic_random(&noise, 1, NULL);
-    ngtcp2_ssize n = ngtcp2_pkt_write_version_negotiation(answer, sizeof(answer), noise, ids->scid, ids->scidlen, ids->dcid,
-                                                          ids->dcidlen, versions, 1);
+    ngtcp2_ssize n = ngtcp2_pkt_write_version_negotiation(answer, sizeof(answer), noise, ids->scid,
+                                                          ids->scidlen, ids->dcid, ids->dcidlen, versions, 1);
     if (n <= 0)
         return;
     relay_quic_socket_answer(packet, answer, (size_t)n);
@@ -41,7 +42,8 @@ void relay_quic_stateless_reset(struct relay_quic_endpoint *endpoint, const stru
 {
     uint8_t token[NGTCP2_STATELESS_RESET_TOKENLEN], noise[RESET_SIZE], answer[RESET_SIZE];
     ngtcp2_cid id;
-    size_t size = packet->len - 1 < RESET_SIZE ? packet->len - 1 : RESET_SIZE; /* shorter than its trigger: no loop */
+    size_t size =
+        packet->len - 1 < RESET_SIZE ? packet->len - 1 : RESET_SIZE; /* shorter than its trigger: no loop */
     if (packet->len <= RESET_SIZE_MIN || !may_answer(endpoint))
         return;
     ngtcp2_cid_init(&id, cid, len);
@@ -61,14 +63,16 @@ static void send_retry(struct relay_quic_endpoint *endpoint, const struct relay_
 {
     uint8_t token[NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2], answer[NGTCP2_MAX_UDP_PAYLOAD_SIZE];
     ngtcp2_cid scid = {.datalen = RELAY_QUIC_CID_SIZE};
-    relay_quic_steering_issue(relay_quic_group_steering(endpoint->group), endpoint->worker, scid.data, scid.datalen);
+    relay_quic_steering_issue(relay_quic_group_steering(endpoint->group), endpoint->worker, scid.data,
+                              scid.datalen);
     ngtcp2_ssize len = ngtcp2_crypto_generate_retry_token2(
-        token, relay_quic_group_retry_secret(endpoint->group), RELAY_QUIC_SECRET_SIZE, initial->version, packet->peer,
-        relay_udp_address_size(packet->peer), &scid, &initial->dcid, relay_loop_now(endpoint->loop));
+        token, relay_quic_group_retry_secret(endpoint->group), RELAY_QUIC_SECRET_SIZE, initial->version,
+        packet->peer, relay_udp_address_size(packet->peer), &scid, &initial->dcid,
+        relay_loop_now(endpoint->loop));
     if (len < 0)
         return;
-    ngtcp2_ssize n = ngtcp2_crypto_write_retry(answer, sizeof(answer), initial->version, &initial->scid, &scid,
-                                               &initial->dcid, token, (size_t)len);
+    ngtcp2_ssize n = ngtcp2_crypto_write_retry(answer, sizeof(answer), initial->version, &initial->scid,
+                                               &scid, &initial->dcid, token, (size_t)len);
     if (n <= 0)
         return;
     relay_quic_socket_answer(packet, answer, (size_t)n);
@@ -81,8 +85,8 @@ static void refuse(struct relay_quic_endpoint *endpoint, const struct relay_quic
     uint8_t answer[NGTCP2_MAX_UDP_PAYLOAD_SIZE];
     if (!may_answer(endpoint))
         return;
-    ngtcp2_ssize n = ngtcp2_crypto_write_connection_close(answer, sizeof(answer), initial->version, &initial->scid,
-                                                          &initial->dcid, code, NULL, 0);
+    ngtcp2_ssize n = ngtcp2_crypto_write_connection_close(answer, sizeof(answer), initial->version,
+                                                          &initial->scid, &initial->dcid, code, NULL, 0);
     if (n > 0)
         relay_quic_socket_answer(packet, answer, (size_t)n);
 }
@@ -94,10 +98,10 @@ static enum token check_token(struct relay_quic_endpoint *endpoint, const struct
 {
     if (initial->tokenlen == 0 || initial->token[0] != NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2)
         return TOKEN_NONE;
-    switch (ngtcp2_crypto_verify_retry_token2(original_dcid, initial->token, initial->tokenlen,
-                                              relay_quic_group_retry_secret(endpoint->group), RELAY_QUIC_SECRET_SIZE,
-                                              initial->version, packet->peer, relay_udp_address_size(packet->peer),
-                                              &initial->dcid, TOKEN_LIFE, relay_loop_now(endpoint->loop))) {
+    switch (ngtcp2_crypto_verify_retry_token2(
+        original_dcid, initial->token, initial->tokenlen, relay_quic_group_retry_secret(endpoint->group),
+        RELAY_QUIC_SECRET_SIZE, initial->version, packet->peer, relay_udp_address_size(packet->peer),
+        &initial->dcid, TOKEN_LIFE, relay_loop_now(endpoint->loop))) {
     case 0:
         return TOKEN_GOOD;
     case NGTCP2_CRYPTO_ERR_VERIFY_TOKEN:
@@ -107,7 +111,8 @@ static enum token check_token(struct relay_quic_endpoint *endpoint, const struct
     }
 }
 
-void relay_quic_stateless_initial(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet)
+void relay_quic_stateless_initial(struct relay_quic_endpoint *endpoint,
+                                  const struct relay_quic_packet *packet)
 {
     struct relay_metrics *metrics = endpoint->loop->metrics;
     ngtcp2_pkt_hd initial;

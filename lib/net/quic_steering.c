@@ -20,7 +20,8 @@
 #define LONG_OFFSET  6 /* of the Destination Connection ID, RFC 8999 section 5.1 */
 #define SHORT_OFFSET 1
 
-unsigned relay_quic_steering_worker(const struct relay_quic_steering *steering, const uint8_t *cid, size_t len)
+unsigned relay_quic_steering_worker(const struct relay_quic_steering *steering, const uint8_t *cid,
+                                    size_t len)
 {
     if (len < 4 || steering->workers <= 1)
         return 0;
@@ -28,7 +29,8 @@ unsigned relay_quic_steering_worker(const struct relay_quic_steering *steering, 
     return (head * steering->secret >> SHIFT) % steering->workers;
 }
 
-void relay_quic_steering_issue(const struct relay_quic_steering *steering, unsigned worker, uint8_t *cid, size_t len)
+void relay_quic_steering_issue(const struct relay_quic_steering *steering, unsigned worker, uint8_t *cid,
+                               size_t len)
 {
     do
         gnutls_rnd(GNUTLS_RND_RANDOM, cid, len);
@@ -84,7 +86,8 @@ static int open_one(struct sockaddr_storage *address, int *fd)
     if (*fd < 0)
         return judge(errno);
     if (setsockopt(*fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0 ||
-        (address->ss_family == AF_INET6 && setsockopt(*fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0) ||
+        (address->ss_family == AF_INET6 &&
+         setsockopt(*fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0) ||
         bind(*fd, (struct sockaddr *)address, relay_udp_address_size((struct sockaddr *)address)) != 0 ||
         getsockname(*fd, (struct sockaddr *)address, &size) != 0)
         return judge(errno);
@@ -92,7 +95,8 @@ static int open_one(struct sockaddr_storage *address, int *fd)
     return 0;
 }
 
-int relay_quic_steering_bind(const struct relay_quic_steering *steering, struct sockaddr_storage *address, int *fds)
+int relay_quic_steering_bind(const struct relay_quic_steering *steering, struct sockaddr_storage *address,
+                             int *fds)
 {
     unsigned opened = 0;
     int error = 0;

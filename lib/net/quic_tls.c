@@ -100,7 +100,8 @@ static int new_credentials(struct relay_quic_credentials **made, char *reason)
     return 0;
 }
 
-int relay_quic_credentials_server(const char *chain_file, const char *key_file, struct relay_quic_tickets *tickets,
+int relay_quic_credentials_server(const char *chain_file, const char *key_file,
+                                  struct relay_quic_tickets *tickets,
                                   struct relay_quic_credentials **credentials, char *reason)
 {
     int error = new_credentials(credentials, reason);
@@ -111,7 +112,8 @@ int relay_quic_credentials_server(const char *chain_file, const char *key_file, 
     if (code < 0) {
         relay_quic_credentials_unref(*credentials);
         *credentials = NULL;
-        return refuse(reason, "certificate chain %s with key %s: %s", chain_file, key_file, gnutls_strerror(code));
+        return refuse(reason, "certificate chain %s with key %s: %s", chain_file, key_file,
+                      gnutls_strerror(code));
     }
     if (tickets != NULL) {
         atomic_fetch_add(&tickets->refs, 1);
@@ -131,18 +133,21 @@ static bool is_pinned(const struct relay_quic_credentials *credentials, gnutls_s
     if (chain == NULL || count == 0 || gnutls_x509_crt_init(&leaf) != 0)
         return false;
     if (gnutls_x509_crt_import(leaf, &chain[0], GNUTLS_X509_FMT_DER) == 0 &&
-        gnutls_x509_crt_get_key_id(leaf, GNUTLS_KEYID_USE_SHA256, digest, &size) == 0 && size == sizeof(digest))
+        gnutls_x509_crt_get_key_id(leaf, GNUTLS_KEYID_USE_SHA256, digest, &size) == 0 &&
+        size == sizeof(digest))
         for (size_t i = 0; i < credentials->num_pins; i++)
             found |= gnutls_memcmp(digest, credentials->pins[i], sizeof(digest)) == 0;
     gnutls_x509_crt_deinit(leaf);
     return found;
 }
 
-/* The signature over the handshake is checked by GnuTLS itself; here it is only decided whether this is the right key. */
+/* The signature over the handshake is checked by GnuTLS itself; here it is only decided whether this is the
+ * right key. */
 static int on_verify(gnutls_session_t session)
 {
     ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(session);
-    struct relay_quic_tls *tls = (struct relay_quic_tls *)((char *)ref - offsetof(struct relay_quic_tls, ref));
+    struct relay_quic_tls *tls =
+        (struct relay_quic_tls *)((char *)ref - offsetof(struct relay_quic_tls, ref));
     unsigned status = 0;
     bool accepted;
     if (tls->credentials->num_pins > 0)
@@ -164,8 +169,8 @@ static int set_trust(struct relay_quic_credentials *credentials, const char *ca_
     return count > 0 ? 0 : refuse(reason, "%s: no certificate in it", name);
 }
 
-int relay_quic_credentials_client(const char *ca_file, const uint8_t (*pins)[RELAY_QUIC_PIN_SIZE], size_t num_pins,
-                                  struct relay_quic_credentials **credentials, char *reason)
+int relay_quic_credentials_client(const char *ca_file, const uint8_t (*pins)[RELAY_QUIC_PIN_SIZE],
+                                  size_t num_pins, struct relay_quic_credentials **credentials, char *reason)
 {
     int error = new_credentials(credentials, reason);
     if (error != 0)
@@ -199,10 +204,12 @@ static int configure(struct relay_quic_tls *tls, bool is_server)
     if (is_server && credentials->tickets != NULL &&
         gnutls_session_ticket_enable_server(tls->session, &credentials->tickets->key) != 0)
         return RELAY_ERR_TLS;
-    /* SNI carries names only: GnuTLS refuses an address literal, which the certificate is then verified against. */
+    /* SNI carries names only: GnuTLS refuses an address literal, which the certificate is then verified
+     * against. */
     if (!is_server && strspn(tls->server_name, "0123456789.") != strlen(tls->server_name) &&
         strchr(tls->server_name, ':') == NULL &&
-        gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, tls->server_name, strlen(tls->server_name)) != 0)
+        gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, tls->server_name, strlen(tls->server_name)) !=
+            0)
         return RELAY_ERR_TLS;
     return (is_server ? ngtcp2_crypto_gnutls_configure_server_session(tls->session)
                       : ngtcp2_crypto_gnutls_configure_client_session(tls->session)) == 0
@@ -210,14 +217,15 @@ static int configure(struct relay_quic_tls *tls, bool is_server)
                : RELAY_ERR_TLS;
 }
 
-int relay_quic_tls_init(struct relay_quic_tls *tls, struct relay_quic_credentials *credentials, const char *server_name,
-                        ngtcp2_crypto_get_conn get_conn, void *user)
+int relay_quic_tls_init(struct relay_quic_tls *tls, struct relay_quic_credentials *credentials,
+                        const char *server_name, ngtcp2_crypto_get_conn get_conn, void *user)
 {
     bool is_server = server_name == NULL;
     memset(tls, 0, sizeof(*tls));
     if (!is_server && (tls->server_name = strdup(server_name)) == NULL)
         return RELAY_ERR_NO_MEMORY;
-    unsigned flags = (is_server ? GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET : GNUTLS_CLIENT) | GNUTLS_NO_END_OF_EARLY_DATA;
+    unsigned flags = (is_server ? GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET : GNUTLS_CLIENT) |
+                     GNUTLS_NO_END_OF_EARLY_DATA;
     if (gnutls_init(&tls->session, flags) != 0) {
         tls->session = NULL;
         return RELAY_ERR_NO_MEMORY;

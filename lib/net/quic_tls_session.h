@@ -18,9 +18,10 @@ struct relay_quic_tls {
     bool certificate_refused; /* why the handshake failed */
 };
 
-/* `get_conn` finds the ngtcp2_conn by `user`. `server_name` is NULL for a server. 0 or RELAY_ERR_NO_MEMORY / _TLS. */
-int relay_quic_tls_init(struct relay_quic_tls *tls, struct relay_quic_credentials *credentials, const char *server_name,
-                        ngtcp2_crypto_get_conn get_conn, void *user);
+/* `get_conn` finds the ngtcp2_conn by `user`. `server_name` is NULL for a server. 0 or RELAY_ERR_NO_MEMORY /
+ * _TLS. */
+int relay_quic_tls_init(struct relay_quic_tls *tls, struct relay_quic_credentials *credentials,
+                        const char *server_name, ngtcp2_crypto_get_conn get_conn, void *user);
 void relay_quic_tls_dispose(struct relay_quic_tls *tls);
 /* The peer has agreed to "h3": a client must look, GnuTLS does not. */
 bool relay_quic_tls_is_h3(const struct relay_quic_tls *tls);

@@ -15,10 +15,11 @@
 #define UDP_GRO 104
 #endif
 
-#define MESSAGE_SIZE (RELAY_SCRATCH_SIZE / RELAY_UDP_BATCH)
+#define MESSAGE_SIZE  (RELAY_SCRATCH_SIZE / RELAY_UDP_BATCH)
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define CONTROL_SIZE                                                                                         \
-    (CMSG_SPACE(sizeof(int)) * 2 + CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
+    (CMSG_SPACE(sizeof(int)) * 2 + CMSG_SPACE(sizeof(struct in6_pktinfo)) +                                  \
+     CMSG_SPACE(sizeof(struct in_pktinfo)))
 
 socklen_t relay_udp_address_size(const struct sockaddr *address)
 {
@@ -116,7 +117,8 @@ int relay_udp_receive(int fd, uint8_t *scratch, struct relay_udp_message *messag
     return count;
 }
 
-static struct cmsghdr *add_control(struct msghdr *header, struct cmsghdr *last, int level, int type, size_t size)
+static struct cmsghdr *add_control(struct msghdr *header, struct cmsghdr *last, int level, int type,
+                                   size_t size)
 {
     struct cmsghdr *c = last == NULL ? CMSG_FIRSTHDR(header) : CMSG_NXTHDR(header, last);
     c->cmsg_level = level;
@@ -126,11 +128,12 @@ static struct cmsghdr *add_control(struct msghdr *header, struct cmsghdr *last, 
 }
 
 /* One sendmsg; `segment` 0: a single datagram. Returns 0 or errno. */
-static int send_once(int fd, const struct sockaddr *peer, const struct sockaddr *local, const uint8_t *bytes, size_t len,
-                     size_t segment)
+static int send_once(int fd, const struct sockaddr *peer, const struct sockaddr *local, const uint8_t *bytes,
+                     size_t len, size_t segment)
 {
     struct iovec piece = {(void *)bytes, len};
-    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0};
+    _Alignas(struct cmsghdr)
+        uint8_t control[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0};
     struct msghdr header = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control};
     struct cmsghdr *last = NULL;
     size_t used = 0;
@@ -167,7 +170,8 @@ static int send_once(int fd, const struct sockaddr *peer, const struct sockaddr 
     return sent < 0 ? errno : 0;
 }
 
-/* What an errno of a datagram means: 0 stands for "gone, or lost like any datagram" (no route, no buffer in a queue ...). */
+/* What an errno of a datagram means: 0 stands for "gone, or lost like any datagram" (no route, no buffer in a
+ * queue ...). */
 static enum relay_udp_sent judge(int error)
 {
     if (error == EAGAIN || error == EWOULDBLOCK)
@@ -194,8 +198,8 @@ static enum relay_udp_sent send_singly(int fd, const struct sockaddr *peer, cons
 }
 
 enum relay_udp_sent relay_udp_send(int fd, struct relay_udp_gso *gso, const struct sockaddr *peer,
-                                   const struct sockaddr *local, const uint8_t *run, size_t len, size_t segment,
-                                   size_t *taken)
+                                   const struct sockaddr *local, const uint8_t *run, size_t len,
+                                   size_t segment, size_t *taken)
 {
     *taken = 0;
     if (len <= segment || gso->is_off)
@@ -206,7 +210,8 @@ enum relay_udp_sent relay_udp_send(int fd, struct relay_udp_gso *gso, const stru
         return send_singly(fd, peer, local, run, len, segment, taken);
     }
     if (error == EMSGSIZE || error == EINVAL) {
-        /* The run does not pass as one: a path MTU change (then the single ones fail too), or this route takes no GSO. */
+        /* The run does not pass as one: a path MTU change (then the single ones fail too), or this route
+         * takes no GSO. */
         enum relay_udp_sent result = send_singly(fd, peer, local, run, len, segment, taken);
         if (result == RELAY_UDP_SENT)
             gso->is_off = true;

@@ -1,5 +1,6 @@
-/* Batched UDP on one socket: recvmmsg with UDP_GRO, sendmsg with UDP_SEGMENT, path MTU and ECN. What a QUIC client's path, a
- * QUIC endpoint and a UDP flow have in common; it holds no buffer and no state but `relay_udp_gso`.
+/* Batched UDP on one socket: recvmmsg with UDP_GRO, sendmsg with UDP_SEGMENT, path MTU and ECN. What a QUIC
+ * client's path, a QUIC endpoint and a UDP flow have in common; it holds no buffer and no state but
+ * `relay_udp_gso`.
  */
 #ifndef RELAY_NET_UDP_BATCH_H
 #define RELAY_NET_UDP_BATCH_H
@@ -15,13 +16,13 @@
 #define RELAY_UDP_RUN_MAX      65000 /* and its bytes */
 #define RELAY_UDP_BATCH        8     /* messages of one recvmmsg: as many 64 KiB buffers as scratch holds */
 
-/* Sets what is best effort on a fresh UDP socket: GRO, DF without the kernel's own fragmentation (IP_PMTUDISC_PROBE), the ECN bits
- * of what comes, 4 MiB buffers. `want_local`: also the destination address of what comes (a socket on a wildcard address);
- * `want_errors`: the error queue. */
+/* Sets what is best effort on a fresh UDP socket: GRO, DF without the kernel's own fragmentation
+ * (IP_PMTUDISC_PROBE), the ECN bits of what comes, 4 MiB buffers. `want_local`: also the destination address
+ * of what comes (a socket on a wildcard address); `want_errors`: the error queue. */
 void relay_udp_configure(int fd, int family, bool want_local, bool want_errors);
 
-/* One received message: `segment` bytes per datagram, the last may be shorter. `local` has no port; ss_family AF_UNSPEC: not
- * known. */
+/* One received message: `segment` bytes per datagram, the last may be shorter. `local` has no port; ss_family
+ * AF_UNSPEC: not known. */
 struct relay_udp_message {
     uint8_t *base;
     size_t len, segment;
@@ -29,7 +30,8 @@ struct relay_udp_message {
     struct sockaddr_storage peer, local;
 };
 
-/* Up to RELAY_UDP_BATCH messages into scratch (64 KiB each). Returns their number, 0: nothing there, or -errno. */
+/* Up to RELAY_UDP_BATCH messages into scratch (64 KiB each). Returns their number, 0: nothing there, or
+ * -errno. */
 int relay_udp_receive(int fd, uint8_t *scratch, struct relay_udp_message *messages);
 
 /* Whether the socket's interface takes UDP_SEGMENT. Zero is a good start. */
@@ -44,17 +46,18 @@ enum relay_udp_sent {
     RELAY_UDP_REFUSED  /* ECONNREFUSED from an earlier datagram; *taken bytes are gone */
 };
 
-/* Sends a run of datagrams of `segment` bytes (the last may be shorter; at most RELAY_UDP_SEGMENTS_MAX and RELAY_UDP_RUN_MAX).
- * `peer` NULL: the socket is connected. `local`: the source address, NULL or AF_UNSPEC: the kernel's choice. When the kernel refuses
- * the run as one it goes out singly. */
+/* Sends a run of datagrams of `segment` bytes (the last may be shorter; at most RELAY_UDP_SEGMENTS_MAX and
+ * RELAY_UDP_RUN_MAX). `peer` NULL: the socket is connected. `local`: the source address, NULL or AF_UNSPEC:
+ * the kernel's choice. When the kernel refuses the run as one it goes out singly. */
 enum relay_udp_sent relay_udp_send(int fd, struct relay_udp_gso *gso, const struct sockaddr *peer,
-                                   const struct sockaddr *local, const uint8_t *run, size_t len, size_t segment,
-                                   size_t *taken);
+                                   const struct sockaddr *local, const uint8_t *run, size_t len,
+                                   size_t segment, size_t *taken);
 
 /* The largest UDP payload that the kernel thinks the path of a connected socket carries now; 0: not known. */
 size_t relay_udp_mtu(int fd, int family);
 
-/* Empties the error queue; returns the last error's errno (ECONNREFUSED, EHOSTUNREACH ...) or 0. EMSGSIZE sets *too_big. */
+/* Empties the error queue; returns the last error's errno (ECONNREFUSED, EHOSTUNREACH ...) or 0. EMSGSIZE
+ * sets *too_big. */
 int relay_udp_read_errors(int fd, bool *too_big);
 
 socklen_t relay_udp_address_size(const struct sockaddr *address);

@@ -1,4 +1,5 @@
-/* What the QUIC and HTTP/3 tests share: a self-made certificate and a loop that runs until something is so. */
+/* What the QUIC and HTTP/3 tests share: a self-made certificate and a loop that runs until something is so.
+ */
 #ifndef TESTS_UNIT_QUIC_HARNESS_H
 #define TESTS_UNIT_QUIC_HARNESS_H
 
@@ -42,7 +43,8 @@ static inline void certificate_make(struct certificate *made, const char *name)
     gnutls_x509_crt_set_activation_time(crt, time(NULL) - 3600);
     gnutls_x509_crt_set_expiration_time(crt, time(NULL) + 86400);
     gnutls_x509_crt_set_dn(crt, "CN=test", NULL);
-    gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_DNSNAME, name, (unsigned)strlen(name), GNUTLS_FSAN_SET);
+    gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_DNSNAME, name, (unsigned)strlen(name),
+                                         GNUTLS_FSAN_SET);
     gnutls_x509_crt_set_basic_constraints(crt, 1, -1);
     gnutls_x509_crt_set_key_usage(crt, GNUTLS_KEY_DIGITAL_SIGNATURE | GNUTLS_KEY_KEY_CERT_SIGN);
     if (gnutls_x509_crt_sign2(crt, crt, key, GNUTLS_DIG_SHA256, 0) != 0 ||
