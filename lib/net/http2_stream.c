@@ -150,6 +150,8 @@ int relay_http2_stream_send_data(struct http2_stream *stream, const uint8_t *fra
             drop_queue(stream); /* an idle tunnel owns no buffer */
         if (stream->queue_len <= WRITABLE_BELOW)
             relay_tunnel_writable(&stream->tunnel);
+    } else if (len == 0) {
+        relay_http2_session_write_data(session, frame_head, NULL, 0, false);
     } else {
         relay_http2_session_write_data(session, frame_head, (uint8_t *)stream->direct, len, true);
         stream->direct += len;

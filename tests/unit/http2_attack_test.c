@@ -359,7 +359,7 @@ static void t15_settings(void **state)
 
     /* A window of 0 for ever: no tunnel, so it is idle in the end. */
     peers = attacked();
-    peers->limits.idle_timeout = 100 * RELAY_MS;
+    peers->limits.idle_timeout = 300 * RELAY_MS;
     put_frame(peers, SETTINGS, 0, 0, "\0\4\0\0\0\0", 6);
     put_head(peers, 1, END_STREAM, GET);
     assert_int_equal(look(peers).data_bytes, 0);
@@ -396,7 +396,7 @@ static void t16_truncated_frames_and_heads(void **state)
     };
     for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
         struct peers *peers = attacked();
-        peers->limits.head_timeout = 50 * RELAY_MS;
+        peers->limits.head_timeout = 200 * RELAY_MS;
         put(peers, cuts[i].bytes, cuts[i].len);
         turns(peers, 5);
         assert_non_null(peers->server);
@@ -406,13 +406,13 @@ static void t16_truncated_frames_and_heads(void **state)
         peers_free(peers);
     }
     struct peers *peers = attacked(); /* DATA under way is no attack */
-    peers->limits.head_timeout = 50 * RELAY_MS;
+    peers->limits.head_timeout = 200 * RELAY_MS;
     put_head(peers, 1, 0, CONNECT);
     put(peers,
         "\0\0\10\0\0\0\0\0\1"
         "123",
         12);
-    wait_gone(peers, &peers->server, 200);
+    wait_gone(peers, &peers->server, 500);
     assert_non_null(peers->server);
     peers_free(peers);
 }
@@ -420,14 +420,14 @@ static void t16_truncated_frames_and_heads(void **state)
 static void t16_silence(void **state)
 {
     struct peers *peers = peers_new(); /* no preface */
-    peers->limits.head_timeout = 50 * RELAY_MS;
+    peers->limits.head_timeout = 200 * RELAY_MS;
     peers_start_server(peers, NULL, 0);
     wait_gone(peers, &peers->server, 1000);
     assert_null(peers->server);
     peers_free(peers);
 
     peers = peers_new(); /* no ACK of our SETTINGS, with a tunnel open */
-    peers->limits.idle_timeout = 100 * RELAY_MS;
+    peers->limits.idle_timeout = 300 * RELAY_MS;
     peers_start_server(peers, NULL, 0);
     put(peers, PREFACE, 24);
     put_frame(peers, SETTINGS, 0, 0, NULL, 0);

@@ -391,15 +391,15 @@ static void close_and_death(void **state)
 static void an_idle_connection_closes_and_a_quiet_tunnel_does_not(void **state)
 {
     struct peers *peers = peers_new();
-    peers->limits.idle_timeout = 60 * RELAY_MS;
+    peers->limits.idle_timeout = 250 * RELAY_MS;
     peers_start_server(peers, NULL, 0);
     peers_start_client(peers);
     turns(peers, 10);
     struct seen *tunnel = open_connect(peers, "echo:7");
-    wait_gone(peers, &peers->server, 200);
+    wait_gone(peers, &peers->server, 500);
     assert_non_null(peers->server);
     relay_tunnel_send_fin(tunnel->tunnel);
-    wait_gone(peers, &peers->server, 500);
+    wait_gone(peers, &peers->server, 2000);
     assert_null(peers->server);
     turns(peers, 10);
     peers_free(peers);
