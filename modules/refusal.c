@@ -36,6 +36,7 @@ int relay_refuse(h2o_req_t *req, struct relay_tunnel *tunnel, int error, int rco
     struct relay_metrics *metrics = relay_env_of(req)->metrics;
     int status = relay_error_status(error);
     relay_tunnel_attach(tunnel, NULL, NULL);
+    relay_tunnel_resume(tunnel); /* what a paused tunnel holds would keep it from its clean end */
     add_proxy_status(req, error, rcode);
     if (error == RELAY_ERR_UNAUTHORIZED) {
         bool is_classic = tunnel->kind == RELAY_KIND_BYTES;
