@@ -6,6 +6,7 @@
 #include "modules/auth.h"
 #include "modules/connect.h"
 #include "modules/connect_udp.h"
+#include "modules/unknown_protocol.h"
 
 static void register_auth(h2o_pathconf_t *path, const struct relay_snapshot *snapshot)
 {
@@ -25,6 +26,11 @@ static void register_connect_udp(h2o_pathconf_t *path, const struct relay_snapsh
         relay_connect_udp_register(path, i);
 }
 
+static void register_unknown_protocol(h2o_pathconf_t *path, const struct relay_snapshot *snapshot)
+{
+    relay_unknown_protocol_register(path);
+}
+
 /* The chain. A handler that answers -1 passes the request on to the next one; after the last one come the
  * stock handlers. Nothing stands before auth. The policy (modules/snapshot.h) is asked by connect and
  * connect-udp themselves, twice: before DNS and for every address after it. */
@@ -32,6 +38,7 @@ static void (*const chain[])(h2o_pathconf_t *path, const struct relay_snapshot *
     register_auth,
     register_connect,
     register_connect_udp,
+    register_unknown_protocol,
 };
 
 /* h2o appends; what was there moves behind. */
