@@ -90,8 +90,6 @@ static int apply_peers(h2o_configurator_command_t *cmd, h2o_configurator_context
     return relay_directive_each(cmd, node, "a list of prefixes", add_peer, snapshot);
 }
 
-#define FIELD(field) .offset = offsetof(struct relay_snapshot, field)
-
 const struct relay_directive relay_auth_directives[] = {
     {.name = "auth",
      .type = RELAY_DIRECTIVE_CUSTOM,
@@ -108,8 +106,7 @@ const struct relay_directive relay_auth_directives[] = {
              "makes one. Read "
              "again on SIGHUP."},
     {.name = "auth.failures-per-minute",
-     .type = RELAY_DIRECTIVE_U32,
-     FIELD(caps.auth_failures_per_minute),
+     RELAY_DIRECTIVE_U32_AT(caps.auth_failures_per_minute),
      .min = 1,
      .max = 100000,
      .default_text = "10",
@@ -117,8 +114,7 @@ const struct relay_directive relay_auth_directives[] = {
              "good token is "
              "never refused. Sources in peers: are not limited by address."},
     {.name = "auth.failures-per-minute-global",
-     .type = RELAY_DIRECTIVE_U32,
-     FIELD(caps.auth_failures_per_minute_global),
+     RELAY_DIRECTIVE_U32_AT(caps.auth_failures_per_minute_global),
      .min = 1,
      .max = 10000000,
      .default_text = "1000",

@@ -50,6 +50,11 @@ int relay_directive_each(h2o_configurator_command_t *cmd, yoml_t *node, const ch
 
 /* ---- values ---- */
 
+static bool is_size(enum relay_directive_type type)
+{
+    return type == RELAY_DIRECTIVE_SIZE || type == RELAY_DIRECTIVE_SIZE32;
+}
+
 /* "10", or "0.25" where a fraction is allowed; the rest of the text is its unit. Nothing else that strtod()
  * takes (signs, exponents, hexadecimal, "inf") is a number here. */
 static bool take_number(const char **text, bool may_have_fraction, double *number)
@@ -74,7 +79,7 @@ static bool parse(enum relay_directive_type type, const char *text, double *valu
 {
     if (!take_number(&text, type == RELAY_DIRECTIVE_SECONDS, value))
         return false;
-    if (type == RELAY_DIRECTIVE_SIZE && *text != '\0') {
+    if (is_size(type) && *text != '\0') {
         const char *const suffixes = "KMG", *const suffix = strchr(suffixes, *text);
         if (suffix == NULL)
             return false;
@@ -92,7 +97,7 @@ static bool parse(enum relay_directive_type type, const char *text, double *valu
 static void print_bound(enum relay_directive_type type, double bound, char *text, size_t size)
 {
     static const char suffixes[] = {'G', 'M', 'K'};
-    for (size_t i = 0; type == RELAY_DIRECTIVE_SIZE && i < sizeof(suffixes); i++) {
+    for (size_t i = 0; is_size(type) && i < sizeof(suffixes); i++) {
         const uint64_t unit = UINT64_C(1) << (30 - 10 * i), bytes = (uint64_t)bound;
         if (bytes >= unit && bytes % unit == 0) {
             snprintf(text, size, "%" PRIu64 "%c", bytes / unit, suffixes[i]);
@@ -108,6 +113,7 @@ static void print_expected(const struct relay_directive *directive, char *text, 
     static const char *const names[] = {
         [RELAY_DIRECTIVE_U32] = "a whole number",
         [RELAY_DIRECTIVE_SIZE] = "a number of bytes (suffixes K, M, G)",
+        [RELAY_DIRECTIVE_SIZE32] = "a number of bytes (suffixes K, M, G)",
         [RELAY_DIRECTIVE_SECONDS] = "seconds (or milliseconds with ms)",
     };
     char min[32], max[32];
@@ -129,6 +135,7 @@ static void store(const struct relay_directive *directive, const char *text, dou
 {
     switch (directive->type) {
     case RELAY_DIRECTIVE_U32:
+    case RELAY_DIRECTIVE_SIZE32:
         *(uint32_t *)field = (uint32_t)value;
         break;
     case RELAY_DIRECTIVE_SIZE:

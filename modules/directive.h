@@ -17,10 +17,21 @@ struct relay_snapshot;
 enum relay_directive_type {
     RELAY_DIRECTIVE_U32,     /* uint32_t */
     RELAY_DIRECTIVE_SIZE,    /* size_t, bytes; suffixes K, M, G */
+    RELAY_DIRECTIVE_SIZE32,  /* uint32_t, the same */
     RELAY_DIRECTIVE_SECONDS, /* uint64_t ns; "10", "0.25", "300ms" */
     RELAY_DIRECTIVE_SWITCH,  /* bool: ON / OFF */
     RELAY_DIRECTIVE_CUSTOM   /* `apply` reads the node */
 };
+
+/* Sets a directive's type and offset; the field must have the type's C type. */
+#define RELAY_DIRECTIVE_U32_AT(field)     RELAY_DIRECTIVE_AT(RELAY_DIRECTIVE_U32, uint32_t, field)
+#define RELAY_DIRECTIVE_SIZE_AT(field)    RELAY_DIRECTIVE_AT(RELAY_DIRECTIVE_SIZE, size_t, field)
+#define RELAY_DIRECTIVE_SIZE32_AT(field)  RELAY_DIRECTIVE_AT(RELAY_DIRECTIVE_SIZE32, uint32_t, field)
+#define RELAY_DIRECTIVE_SECONDS_AT(field) RELAY_DIRECTIVE_AT(RELAY_DIRECTIVE_SECONDS, uint64_t, field)
+#define RELAY_DIRECTIVE_SWITCH_AT(field)  RELAY_DIRECTIVE_AT(RELAY_DIRECTIVE_SWITCH, bool, field)
+#define RELAY_DIRECTIVE_AT(type_, c_type, field)                                                                      \
+    .type = type_,                                                                                                     \
+    .offset = offsetof(struct relay_snapshot, field) + 0 * _Generic(((struct relay_snapshot *)NULL)->field, c_type : 1)
 
 struct relay_directive {
     const char *name;

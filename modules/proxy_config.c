@@ -38,13 +38,18 @@ static int apply_list(h2o_configurator_command_t *cmd, yoml_t *node, struct rela
                       int (*each)(h2o_configurator_command_t *cmd, yoml_t *item,
                                   struct relay_snapshot *snapshot))
 {
+    static const char expected[] = "ON, OFF or a list of rules such as \"+*:443\"";
     if (node->type == YOML_TYPE_SCALAR && strcasecmp(node->data.scalar, "OFF") == 0)
         return 0;
     *num_policies = 1;
     if (node->type == YOML_TYPE_SCALAR && strcasecmp(node->data.scalar, "ON") == 0)
         return 0;
     acl->given = true;
-    return relay_directive_each(cmd, node, "ON, OFF or a list of rules such as \"+*:443\"", each, snapshot);
+    if (node->type == YOML_TYPE_SCALAR && strchr("+-", node->data.scalar[0]) == NULL) {
+        h2o_configurator_errprintf(cmd, node, "expected %s", expected);
+        return -1;
+    }
+    return relay_directive_each(cmd, node, expected, each, snapshot);
 }
 
 static int apply_connect(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
@@ -206,8 +211,6 @@ int relay_proxy_config_finish(struct relay_snapshot *snapshot)
 
 /* ---- the table ---- */
 
-#define FIELD(field) .offset = offsetof(struct relay_snapshot, field)
-
 const struct relay_directive relay_proxy_directives[] = {
     {.name = "proxy.connect",
      .type = RELAY_DIRECTIVE_CUSTOM,
@@ -255,36 +258,31 @@ const struct relay_directive relay_proxy_directives[] = {
              "special-purpose "
              "address must be written as address."},
     {.name = "proxy.timeout.connect",
-     .type = RELAY_DIRECTIVE_SECONDS,
-     FIELD(dial.timeout),
+     RELAY_DIRECTIVE_SECONDS_AT(dial.timeout),
      .min = 0.1,
      .max = 120,
      .default_text = "10",
      .help = "All attempts to reach a TCP target together."},
     {.name = "proxy.timeout.tcp-idle",
-     .type = RELAY_DIRECTIVE_SECONDS,
-     FIELD(timeouts.tcp_idle),
+     RELAY_DIRECTIVE_SECONDS_AT(timeouts.tcp_idle),
      .min = 1,
      .max = 604800,
      .default_text = "300",
      .help = "A CONNECT tunnel ends when both directions were quiet for so long."},
     {.name = "proxy.timeout.udp-idle",
-     .type = RELAY_DIRECTIVE_SECONDS,
-     FIELD(timeouts.udp_idle),
+     RELAY_DIRECTIVE_SECONDS_AT(timeouts.udp_idle),
      .min = 120,
      .max = 604800,
      .default_text = "120",
      .help = "The same for CONNECT-UDP; not under two minutes (RFC 9298 section 3.1)."},
     {.name = "proxy.happy-eyeballs.delay",
-     .type = RELAY_DIRECTIVE_SECONDS,
-     FIELD(dial.attempt_delay),
+     RELAY_DIRECTIVE_SECONDS_AT(dial.attempt_delay),
      .min = 0.01,
      .max = 2,
      .default_text = "250ms",
      .help = "How long one address is tried before the next one is tried beside it (RFC 8305 section 5)."},
     {.name = "debug.observe",
-     .type = RELAY_DIRECTIVE_SWITCH,
-     FIELD(observe),
+     RELAY_DIRECTIVE_SWITCH_AT(observe),
      .default_text = "OFF",
      .help =
          "Logs client, peer and target of each tunnel. It breaks what the relay promises to its users: for "

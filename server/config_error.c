@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <h2o.h>
 #include <h2o/configurator.h>
 
@@ -23,6 +24,11 @@ void h2o_configurator_errprintf(h2o_configurator_command_t *cmd, yoml_t *node, c
     va_start(args, reason);
     vsnprintf(message, sizeof(message), reason, args);
     va_end(args);
+    if (strncmp(reason, "unknown command", 15) ==
+        0) /* the library's words: say what was expected, as everywhere */
+        snprintf(message, sizeof(message),
+                 "expected a directive, as `twohop --help-config` lists them, not %s",
+                 node->type == YOML_TYPE_SCALAR ? node->data.scalar : "this");
     if (node != NULL)
         snprintf(place, sizeof(place), "%s:%zu:%zu: ", node->filename, node->line + 1, node->column + 1);
     const char *open = cmd != NULL ? "[" : "", *name = cmd != NULL ? cmd->name : "",
@@ -34,8 +40,8 @@ void h2o_configurator_errprintf(h2o_configurator_command_t *cmd, yoml_t *node, c
 }
 
 #ifdef __SANITIZE_ADDRESS__
-/* The library leaks the names of its header directives (80 bytes each time a file is read) and more where a file is refused:
- * not ours to repair. Leaks of our own allocations are still found. */
+/* The library leaks the names of its header directives (80 bytes each time a file is read) and more where a
+ * file is refused: not ours to repair. Leaks of our own allocations are still found. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_options(void);
 

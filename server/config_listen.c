@@ -79,10 +79,14 @@ static int check_key_mode(h2o_configurator_command_t *cmd, yoml_t *node)
     return 0;
 }
 
-/* OpenSSL's reason for the last failure, in one line. */
+/* OpenSSL's reason for the failure, in one line: the first error is the cause, later ones say who passed it
+ * on. */
 static const char *reason(void)
 {
-    const char *text = ERR_reason_error_string(ERR_peek_last_error());
+    const unsigned long error = ERR_peek_error();
+    if (ERR_SYSTEM_ERROR(error))
+        return strerror(ERR_GET_REASON(error));
+    const char *text = ERR_reason_error_string(error);
     return text != NULL ? text : "unknown";
 }
 
@@ -109,6 +113,8 @@ static int check_certificate(h2o_configurator_command_t *cmd, yoml_t *certificat
     return error;
 }
 
+/* For QUIC nothing below TLSv1.3 exists, so a lower minimum, which a TCP listener may share with it, changes
+ * nothing. */
 static int take_version(h2o_configurator_command_t *cmd, yoml_t *node, struct relay_listener_config *listener)
 {
     const char *text = relay_directive_scalar(cmd, node, "TLSv1.2 or TLSv1.3");
@@ -118,10 +124,6 @@ static int take_version(h2o_configurator_command_t *cmd, yoml_t *node, struct re
         listener->minimum_version = TLS1_3_VERSION;
     else if (strcasecmp(text, "TLSv1.2") != 0)
         return refuse(cmd, node, "TLSv1.2 or TLSv1.3");
-    else if (listener->is_quic)
-        return refuse(cmd, node, "TLSv1.3: QUIC has no older version");
-    else
-        listener->minimum_version = TLS1_2_VERSION;
     return 0;
 }
 
