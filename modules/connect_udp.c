@@ -8,6 +8,7 @@
 #include "lib/net/udp_flow.h"
 #include "lib/wire/error.h"
 #include "modules/admission.h"
+#include "modules/oversize_hold.h"
 #include "modules/refusal.h"
 #include "modules/target.h"
 
@@ -37,6 +38,7 @@ struct udp_tunnel {
     struct relay_ticket ticket;
     struct relay_timer idle;
     uint64_t last_active;
+    struct relay_oversize_hold hold;
     struct relay_bucket unanswered;
     bool is_answered;
 };
@@ -140,7 +142,7 @@ static void dispose_of_oversize(struct udp_tunnel *self, struct relay_run *run)
     if (self->snapshot->oversize_capsule)
         send_as_capsule(self, run);
     else
-        relay_count(self->env->metrics->drop_too_big, 1);
+        relay_oversize_hold_take(&self->hold, run);
     relay_run_drop_one(run);
 }
 
@@ -206,6 +208,7 @@ static void free_tunnel(struct udp_tunnel *self, int error)
 {
     free_opening(self);
     relay_timer_stop(self->env->loop, &self->idle);
+    relay_oversize_hold_dispose(&self->hold);
     if (self->flow != NULL)
         relay_udp_flow_close(self->flow);
     relay_ticket_release(&self->ticket, error);
@@ -293,6 +296,7 @@ static struct udp_tunnel *new_tunnel(h2o_req_t *req, size_t policy_index, const 
     self->tunnel = relay_tunnel_of(req);
     self->opening = opening;
     relay_timer_init(&self->idle, on_idle);
+    relay_oversize_hold_init(&self->hold, self->tunnel);
     opening->owner = self;
     opening->req = req;
     relay_target_init(&opening->target, env, self->snapshot, &self->snapshot->connect_udp[policy_index].acl,
