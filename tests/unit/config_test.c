@@ -5,6 +5,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <openssl/ssl.h>
 
 #include "modules/auth_config.h"
@@ -270,6 +271,35 @@ static void a_wrong_file_is_not_taken_on_reload(void **state)
     relay_config_free(running);
 }
 
+static int count_descriptors(void)
+{
+    int count = 0;
+    DIR *folder_of_descriptors = opendir("/proc/self/fd");
+    assert_non_null(folder_of_descriptors);
+    while (readdir(folder_of_descriptors) != NULL)
+        count++;
+    closedir(folder_of_descriptors);
+    return count;
+}
+
+/* T78. An access-log stands in the file: a reload must not open it again. */
+static void many_reloads_keep_no_descriptor(void **state)
+{
+    static const char text[] = RUNNING "access-log: /dev/null\n";
+    struct relay_config *running = load(text);
+    const int before = count_descriptors();
+    for (int i = 0; i < 200; i++) {
+        struct relay_snapshot *snapshot;
+        char why[RELAY_CONFIG_WHY_SIZE], restart[RELAY_CONFIG_WHY_SIZE];
+        write_file("relay.yaml", i % 2 == 0 ? text : "role: egress\nlisten: 80\nauth.tokens: bad-tokens\n");
+        relay_config_reload("relay.yaml", running, &snapshot, why, sizeof(why), restart, sizeof(restart));
+        assert_int_equal(snapshot != NULL, i % 2 == 0);
+        relay_snapshot_unref(snapshot);
+    }
+    assert_int_equal(count_descriptors(), before);
+    relay_config_free(running);
+}
+
 /* ---- conf/ ---- */
 
 /* The text of conf/NAME with the folder of an installation replaced by `.`, to be freed. With `all`, also the
@@ -370,6 +400,7 @@ int main(void)
         cmocka_unit_test(an_ingress_reaches_its_relays_only),
         cmocka_unit_test(a_reload_takes_what_may_change_and_names_the_rest),
         cmocka_unit_test(a_wrong_file_is_not_taken_on_reload),
+        cmocka_unit_test(many_reloads_keep_no_descriptor),
         cmocka_unit_test(the_examples_load),
         cmocka_unit_test(the_examples_show_the_defaults),
         cmocka_unit_test(the_examples_show_every_directive),
