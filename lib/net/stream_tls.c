@@ -198,7 +198,7 @@ static void handshake(struct tls *tls)
     const unsigned char *alpn;
     unsigned len;
     SSL_get0_alpn_selected(tls->ssl, &alpn, &len);
-    if (len < sizeof(tls->alpn))
+    if (len > 0 && len < sizeof(tls->alpn))
         memcpy(tls->alpn, alpn, len);
     if (SSL_is_server(tls->ssl))
         relay_count(tls->super.loop->metrics->handshakes_ok, 1);
