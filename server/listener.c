@@ -1,0 +1,192 @@
+#include "server/listener.h"
+
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/net/acceptor.h"
+#include "lib/net/stream.h"
+#include "lib/wire/error.h"
+#include "server/connection.h"
+
+/* RFC 9113 section 3.4. */
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+#define PREFACE_LEN (sizeof(preface) - 1)
+
+/* A connection between accept and its session. It frees itself. */
+struct greeting {
+    struct relay_listener *listener;
+    struct relay_stream *stream;
+    struct relay_timer timer;
+    struct greeting *prev, *next;
+    bool is_sniffing;
+    size_t early_len;
+    uint8_t early[PREFACE_LEN];
+};
+
+struct relay_listener {
+    struct relay_worker *worker;
+    struct relay_acceptor *acceptor;
+    SSL_CTX *tls;
+    struct relay_slice alt_svc;
+    struct greeting *greetings;
+};
+
+/* ---- greeting ---- */
+
+static struct greeting *greeting_of(struct relay_timer *timer)
+{
+    return (struct greeting *)((char *)timer - offsetof(struct greeting, timer));
+}
+
+static void greeting_free(struct greeting *self)
+{
+    relay_timer_stop(&self->listener->worker->loop, &self->timer);
+    if (self->prev != NULL)
+        self->prev->next = self->next;
+    else
+        self->listener->greetings = self->next;
+    if (self->next != NULL)
+        self->next->prev = self->prev;
+    free(self);
+}
+
+static void greeting_drop(struct greeting *self)
+{
+    relay_worker_release_source(self->listener->worker, &self->stream->peer);
+    relay_stream_close(self->stream);
+    greeting_free(self);
+}
+
+static void hand_over(struct greeting *self, bool is_http2, const uint8_t *early, size_t early_len)
+{
+    struct relay_worker *worker = self->listener->worker;
+    struct relay_stream *stream = self->stream;
+    struct relay_slice alt_svc = self->listener->alt_svc;
+    greeting_free(self);
+    relay_connection_stream(worker, stream, is_http2, alt_svc, early, early_len);
+}
+
+static void on_ready(void *user)
+{
+    struct greeting *self = user;
+    const char *alpn = relay_stream_alpn(self->stream);
+    if (strcmp(alpn, "h2") == 0)
+        hand_over(self, true, NULL, 0);
+    else if (strcmp(alpn, "http/1.1") == 0)
+        hand_over(self, false, NULL, 0);
+    else
+        self->is_sniffing = true;
+}
+
+/* Collects until the bytes are the preface or cannot be it any more. What came in one piece with it goes
+ * along. */
+static void on_bytes(void *user, uint8_t *bytes, size_t len)
+{
+    struct greeting *self = user;
+    size_t had = self->early_len, want = PREFACE_LEN - had, take = len < want ? len : want;
+    memcpy(self->early + had, bytes, take);
+    self->early_len += take;
+    bool is_preface = memcmp(self->early, preface, self->early_len) == 0;
+    if (is_preface && self->early_len < PREFACE_LEN)
+        return;
+    uint8_t *joined = malloc(had + len);
+    if (joined == NULL) {
+        greeting_drop(self);
+        return;
+    }
+    memcpy(joined, self->early, had);
+    memcpy(joined + had, bytes, len);
+    hand_over(self, is_preface, joined, had + len);
+    free(joined);
+}
+
+static void on_fin(void *user)
+{
+    greeting_drop(user);
+}
+
+static void on_close(void *user, int error)
+{
+    greeting_drop(user);
+}
+
+static const struct relay_stream_user greeting_cb = {
+    .on_ready = on_ready, .on_bytes = on_bytes, .on_fin = on_fin, .on_close = on_close};
+
+static void on_greeting_timeout(struct relay_timer *timer)
+{
+    struct greeting *self = greeting_of(timer);
+    relay_count(self->listener->worker->metrics.handshakes_timeout, 1);
+    greeting_drop(self);
+}
+
+static void greet(void *user, int fd, const struct sockaddr_storage *peer)
+{
+    struct relay_listener *listener = user;
+    struct relay_worker *worker = listener->worker;
+    if (!relay_worker_take_source(worker, peer)) {
+        close(fd);
+        return;
+    }
+    struct greeting *self = calloc(1, sizeof(*self));
+    struct relay_stream *stream = relay_stream_tcp(&worker->loop, fd, (const struct sockaddr *)peer);
+    if (stream != NULL && listener->tls != NULL)
+        stream = relay_stream_tls_accept(stream, listener->tls);
+    if (self == NULL || stream == NULL) {
+        if (stream != NULL)
+            relay_stream_close(stream);
+        free(self);
+        relay_worker_release_source(worker, peer);
+        return;
+    }
+    self->listener = listener;
+    self->stream = stream;
+    self->next = listener->greetings;
+    if (self->next != NULL)
+        self->next->prev = self;
+    listener->greetings = self;
+    relay_timer_init(&self->timer, on_greeting_timeout);
+    relay_timer_set_after(&worker->loop, &self->timer, worker->env.snapshot->limits.handshake_timeout);
+    relay_stream_start(stream, &greeting_cb, self);
+}
+
+/* ---- the listener ---- */
+
+struct relay_listener *relay_listener_new(struct relay_worker *worker, int fd, SSL_CTX *tls,
+                                          struct relay_slice alt_svc)
+{
+    struct relay_listener *self = calloc(1, sizeof(*self));
+    if (self == NULL) {
+        close(fd);
+        return NULL;
+    }
+    self->worker = worker;
+    self->alt_svc = alt_svc;
+    if (tls != NULL)
+        relay_listener_set_tls(self, tls);
+    self->acceptor = relay_acceptor_new(&worker->loop, fd, greet, self);
+    if (self->acceptor == NULL) {
+        SSL_CTX_free(self->tls);
+        free(self);
+        return NULL;
+    }
+    return self;
+}
+
+void relay_listener_set_tls(struct relay_listener *self, SSL_CTX *tls)
+{
+    SSL_CTX_up_ref(tls);
+    SSL_CTX_free(self->tls);
+    self->tls = tls;
+}
+
+void relay_listener_close(struct relay_listener *self)
+{
+    while (self->greetings != NULL)
+        greeting_drop(self->greetings);
+    relay_acceptor_close(self->acceptor);
+    SSL_CTX_free(self->tls);
+    free(self);
+}

@@ -1,0 +1,23 @@
+/* A listening TCP socket of one worker: accepts, does the TLS handshake, tells HTTP/2 from HTTP/1.1 (by ALPN,
+ * or without ALPN and in clear by HTTP/2's preface: a real client writes it without negotiating), and hands
+ * the stream to relay_connection_stream.
+ */
+#ifndef RELAY_SERVER_LISTENER_H
+#define RELAY_SERVER_LISTENER_H
+
+#include <sys/socket.h>
+
+#include "lib/wire/slice.h"
+#include "server/worker.h"
+
+struct relay_listener;
+
+/* Takes `fd` and a reference of `tls` (NULL: clear text). NULL: out of memory or descriptors. */
+struct relay_listener *relay_listener_new(struct relay_worker *worker, int fd, SSL_CTX *tls,
+                                          struct relay_slice alt_svc);
+/* New handshakes use this context from now on; takes a reference. */
+void relay_listener_set_tls(struct relay_listener *listener, SSL_CTX *tls);
+/* Stops accepting; handshakes in progress are dropped. Frees it. */
+void relay_listener_close(struct relay_listener *listener);
+
+#endif

@@ -1,0 +1,258 @@
+#include "server/listeners.h"
+
+#include <errno.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "lib/net/acceptor.h"
+#include "lib/net/quic_endpoint.h"
+#include "lib/net/tls_context.h"
+#include "lib/wire/error.h"
+
+/* One `listen:` with what was made of its certificate files. */
+struct entry {
+    const struct relay_listener_config *config;
+    SSL_CTX *tls;                               /* TCP with TLS */
+    struct relay_quic_credentials *credentials; /* QUIC */
+    size_t slot; /* the index of its listener or endpoint, the same on every worker */
+    bool is_open;
+};
+
+struct relay_listeners {
+    struct relay_worker *workers;
+    unsigned num_workers;
+    const char *role;
+    struct relay_quic_tickets *tickets;
+    size_t num_entries;
+    struct entry entries[RELAY_LISTENERS_MAX];
+    char alt_svc[64]; /* of every TCP listener: the first QUIC port */
+};
+
+static void say(char *why, size_t size, const struct relay_listener_config *config, const char *what)
+{
+    char text[RELAY_ADDRESS_TEXT_SIZE];
+    const char *form = config->address.family == 6 ? "%s [%s]:%u: %s" : "%s %s:%u: %s";
+    snprintf(why, size, form, config->is_quic ? "listen udp" : "listen",
+             relay_address_print(&config->address, text), config->port, what);
+}
+
+/* Reads the files; replaces what the entry has only when all is good. */
+static int load(struct relay_listeners *self, const struct relay_listener_config *config, struct entry *fresh,
+                char *why, size_t size)
+{
+    char reason[RELAY_QUIC_ERROR_SIZE] = "";
+    *fresh = (struct entry){.config = config};
+    if (config->is_clear)
+        return 0;
+    if (config->is_quic) {
+        int error = relay_quic_credentials_server(config->certificate_file, config->key_file, self->tickets,
+                                                  &fresh->credentials, reason);
+        if (error != 0)
+            say(why, size, config, reason[0] != '\0' ? reason : relay_error_text(error));
+        return error;
+    }
+    struct relay_tls_server_config tls = {config->certificate_file, config->key_file, self->role};
+    fresh->tls = relay_tls_server_context(&tls, reason, sizeof(reason));
+    if (fresh->tls == NULL) {
+        say(why, size, config, reason);
+        return RELAY_ERR_CERTIFICATE;
+    }
+    SSL_CTX_set_min_proto_version(fresh->tls, config->minimum_version);
+    return 0;
+}
+
+static void unload(struct entry *entry)
+{
+    SSL_CTX_free(entry->tls);
+    relay_quic_credentials_unref(entry->credentials);
+}
+
+/* ---- opening ---- */
+
+static void remember_own(const struct sockaddr_storage *bound, bool is_udp)
+{
+    struct relay_address address;
+    uint16_t port;
+    relay_address_from_sockaddr(&address, &port, bound);
+    relay_own_listener_add(&address, port, is_udp);
+}
+
+static int open_tcp(struct relay_listeners *self, struct entry *entry, char *why, size_t size)
+{
+    struct sockaddr_storage address;
+    relay_address_to_sockaddr(&entry->config->address, entry->config->port, &address);
+    for (unsigned i = 0; i < self->num_workers; i++) {
+        int fd, error = relay_acceptor_bind(&address, true, &fd);
+        if (error != 0) {
+            say(why, size, entry->config, strerror(-error));
+            return RELAY_ERR_INVALID;
+        }
+        struct relay_slice alt_svc = entry->config->is_clear ? RELAY_SLICE_NONE : relay_slice(self->alt_svc);
+        error = relay_worker_listen(&self->workers[i], fd, entry->tls, alt_svc);
+        if (error != 0) {
+            say(why, size, entry->config, relay_error_text(error));
+            return error;
+        }
+    }
+    remember_own(&address, false);
+    return 0;
+}
+
+static int open_quic(struct relay_listeners *self, struct entry *entry, char *why, size_t size)
+{
+    int error = RELAY_ERR_NO_MEMORY, *fds = calloc(self->num_workers, sizeof(*fds));
+    struct sockaddr_storage address;
+    relay_address_to_sockaddr(&entry->config->address, entry->config->port, &address);
+    struct relay_quic_group *group = fds != NULL ? relay_quic_group_new(self->num_workers, NULL) : NULL;
+    if (group != NULL)
+        error = relay_quic_group_bind(group, &address, fds);
+    unsigned given = 0;
+    while (error == 0 && given < self->num_workers) {
+        error = relay_worker_listen_quic(&self->workers[given], fds[given], group, entry->credentials);
+        given++;
+    }
+    if (error == 0)
+        remember_own(&address, true);
+    else
+        say(why, size, entry->config,
+            error == RELAY_ERR_LIMIT ? strerror(EADDRINUSE) : relay_error_text(error));
+    relay_quic_group_unref(group);
+    free(fds);
+    return error;
+}
+
+static int open_entry(struct relay_listeners *self, struct entry *entry, char *why, size_t size)
+{
+    entry->slot = entry->config->is_quic ? self->workers[0].num_endpoints : self->workers[0].num_listeners;
+    int error = entry->config->is_quic ? open_quic(self, entry, why, size) : open_tcp(self, entry, why, size);
+    entry->is_open = error == 0;
+    /* Without `host:` both families are listened on; a machine without IPv6 is fine. */
+    return entry->config->is_optional ? 0 : error;
+}
+
+struct relay_listeners *relay_listeners_open(const struct relay_config *config, struct relay_worker *workers,
+                                             unsigned num_workers, char *why, size_t size)
+{
+    struct relay_listeners *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return NULL;
+    self->workers = workers;
+    self->num_workers = num_workers;
+    self->role = config->snapshot->role == RELAY_ROLE_INGRESS ? "ingress" : "egress";
+    self->tickets = relay_quic_tickets_new();
+    for (size_t i = 0; i < config->num_listeners && self->alt_svc[0] == '\0'; i++)
+        if (config->listeners[i].is_quic)
+            snprintf(self->alt_svc, sizeof(self->alt_svc), "h3=\":%u\"; ma=86400", config->listeners[i].port);
+    for (size_t i = 0; i < config->num_listeners; i++) {
+        struct entry *entry = &self->entries[self->num_entries++];
+        if (load(self, &config->listeners[i], entry, why, size) != 0 ||
+            open_entry(self, entry, why, size) != 0) {
+            /* The process ends: what the workers have been given goes with it. */
+            return NULL;
+        }
+    }
+    return self;
+}
+
+/* ---- reload ---- */
+
+struct renewal {
+    struct relay_worker *worker;
+    size_t slot;
+    SSL_CTX *tls;
+    struct relay_quic_credentials *credentials;
+};
+
+static void renew(void *arg)
+{
+    struct renewal *renewal = arg;
+    if (renewal->tls != NULL)
+        relay_worker_set_tls(renewal->worker, renewal->slot, renewal->tls);
+    else
+        relay_worker_set_credentials(renewal->worker, renewal->slot, renewal->credentials);
+    SSL_CTX_free(renewal->tls);
+    relay_quic_credentials_unref(renewal->credentials);
+    free(renewal);
+}
+
+static void post_renewals(struct relay_listeners *self, struct entry *entry)
+{
+    for (unsigned i = 0; i < self->num_workers; i++) {
+        struct renewal *renewal = malloc(sizeof(*renewal));
+        if (renewal == NULL)
+            return;
+        *renewal = (struct renewal){&self->workers[i], entry->slot, entry->tls, NULL};
+        if (entry->tls != NULL)
+            SSL_CTX_up_ref(entry->tls);
+        else
+            renewal->credentials = relay_quic_credentials_ref(entry->credentials);
+        if (relay_loop_post(&self->workers[i].loop, renew, renewal) != 0)
+            renew(renewal);
+    }
+}
+
+int relay_listeners_reload(struct relay_listeners *self, char *why, size_t size)
+{
+    struct entry fresh[RELAY_LISTENERS_MAX];
+    int error = 0;
+    size_t loaded = 0;
+    while (error == 0 && loaded < self->num_entries) {
+        error = load(self, self->entries[loaded].config, &fresh[loaded], why, size);
+        loaded++;
+    }
+    for (size_t i = 0; i < loaded; i++) {
+        struct entry *entry = &self->entries[i];
+        if (error == 0 && entry->is_open && !entry->config->is_clear) {
+            fresh[i].slot = entry->slot;
+            post_renewals(self, &fresh[i]);
+        }
+        unload(&fresh[i]);
+    }
+    return error;
+}
+
+/* ---- admin ---- */
+
+static int bind_unix(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    unlink(path); /* of a process before; the pid file's lock says whether it lives */
+    mode_t before = umask(0117);
+    if (fd >= 0 &&
+        (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, SOMAXCONN) != 0)) {
+        close(fd);
+        fd = -1;
+    }
+    umask(before);
+    return fd;
+}
+
+int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char *why, size_t size)
+{
+    struct sockaddr_storage address;
+    int error = 0;
+    if (config->admin.path != NULL) {
+        *fd = bind_unix(config->admin.path);
+        error = *fd >= 0 ? 0 : -errno;
+    } else {
+        relay_address_to_sockaddr(&config->admin.address, config->admin.port, &address);
+        error = relay_acceptor_bind(&address, false, fd);
+        if (error == 0)
+            remember_own(&address, false);
+    }
+    if (error == 0)
+        return 0;
+    snprintf(why, size, "admin.listen: %s", strerror(-error));
+    return RELAY_ERR_INVALID;
+}

@@ -1,0 +1,23 @@
+/* The sockets of a process: every `listen:` bound once per worker (SO_REUSEPORT), with its certificates. */
+#ifndef RELAY_SERVER_LISTENERS_H
+#define RELAY_SERVER_LISTENERS_H
+
+#include <netinet/in.h>
+
+#include "server/config.h"
+#include "server/worker.h"
+
+struct relay_listeners;
+
+/* Binds all of them on every worker and tells relay_own_listener_add. Before the workers start. NULL: `why`
+ * says which and why. */
+struct relay_listeners *relay_listeners_open(const struct relay_config *config, struct relay_worker *workers,
+                                             unsigned num_workers, char *why, size_t size);
+/* Reads the certificate files again and gives them to the running workers; on a failure all keep the old
+ * ones. 0 or an error. */
+int relay_listeners_reload(struct relay_listeners *listeners, char *why, size_t size);
+
+/* The admin listener's descriptor: 0 or RELAY_ERR_INVALID with `why`. */
+int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char *why, size_t size);
+
+#endif

@@ -1,0 +1,82 @@
+#include "server/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "lib/wire/error.h"
+
+unsigned long relay_process_raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 1024;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return (unsigned long)limit.rlim_cur;
+}
+
+int relay_process_write_pid(const char *path, int *fd, char *why, size_t size)
+{
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (*fd < 0) {
+        snprintf(why, size, "%s: %s", path, strerror(errno));
+        return RELAY_ERR_INVALID;
+    }
+    if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
+        snprintf(why, size, "%s: another twohop is running with this pid file", path);
+        close(*fd);
+        *fd = -1;
+        return RELAY_ERR_INVALID;
+    }
+    if (ftruncate(*fd, 0) != 0 || dprintf(*fd, "%ld\n", (long)getpid()) < 0) {
+        snprintf(why, size, "%s: %s", path, strerror(errno));
+        close(*fd);
+        *fd = -1;
+        return RELAY_ERR_INVALID;
+    }
+    return 0;
+}
+
+void relay_process_remove_pid(const char *path, int fd)
+{
+    unlink(path);
+    close(fd);
+}
+
+static struct passwd *find_user(const char *user)
+{
+    struct passwd *entry = getpwnam(user);
+    char *end;
+    unsigned long uid = strtoul(user, &end, 10);
+    if (entry == NULL && *user != '\0' && *end == '\0')
+        entry = getpwuid((uid_t)uid);
+    return entry;
+}
+
+int relay_process_become(const char *user, char *why, size_t size)
+{
+    struct passwd *entry = find_user(user);
+    if (entry == NULL) {
+        snprintf(why, size, "user %s: no such user", user);
+        return RELAY_ERR_INVALID;
+    }
+    if (geteuid() != entry->pw_uid && (initgroups(entry->pw_name, entry->pw_gid) != 0 ||
+                                       setgid(entry->pw_gid) != 0 || setuid(entry->pw_uid) != 0)) {
+        snprintf(why, size, "user %s: %s (start as root, or as this user)", user, strerror(errno));
+        return RELAY_ERR_INVALID;
+    }
+    struct rlimit none = {0, 0};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    setrlimit(RLIMIT_CORE, &none);
+    return 0;
+}

@@ -1,0 +1,310 @@
+#include "server/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/wire/error.h"
+
+#define ENTITY_MAX (1024 * 1024)
+
+struct request {
+    struct relay_connection *conn;
+    struct relay_tunnel *tunnel;
+    struct relay_request head; /* strings in the pool */
+    h2o_ostream_t ostream;
+    struct relay_task task; /* what h2o must not be told from inside do_send: proceed, or the end */
+    uint8_t *entity;
+    size_t entity_len, entity_size;
+    bool is_processed, is_head_sent, is_final, is_waiting;
+    h2o_req_t req; /* last: h2o's pool follows */
+};
+
+static struct request *of(h2o_req_t *req)
+{
+    return (struct request *)((char *)req - offsetof(struct request, req));
+}
+
+struct relay_tunnel *relay_server_request_tunnel(h2o_req_t *req)
+{
+    return of(req)->tunnel;
+}
+
+const struct relay_request *relay_server_request_head(h2o_req_t *req)
+{
+    return &of(req)->head;
+}
+
+static void dispose(struct request *self)
+{
+    relay_task_cancel(&self->task);
+    if (self->tunnel != NULL) {
+        self->tunnel->host_cb = NULL;
+        self->tunnel->host = NULL;
+        if (self->tunnel->user == self)
+            relay_tunnel_attach(self->tunnel, NULL, NULL);
+    }
+    h2o_dispose_request(&self->req);
+    free(self->entity);
+    free(self);
+}
+
+/* ---- the response ---- */
+
+static bool is_written_by_session(const h2o_iovec_t *name)
+{
+    static const char *const names[] = {"connection",        "content-length", "keep-alive",
+                                        "transfer-encoding", "upgrade",        "proxy-connection"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (h2o_memis(name->base, name->len, names[i], strlen(names[i])))
+            return true;
+    return false;
+}
+
+static bool may_have_body(const struct request *self)
+{
+    int status = self->req.res.status;
+    return !relay_slice_is(self->head.method, "HEAD") && status != 204 && status != 304;
+}
+
+static int send_head(struct request *self, bool ends)
+{
+    h2o_req_t *req = &self->req;
+    size_t count = 0, size = req->res.headers.size + 2;
+    struct relay_field *fields = h2o_mem_alloc_pool(&req->pool, size * sizeof(*fields));
+    h2o_timestamp_t now;
+    h2o_get_timestamp(req->conn->ctx, &req->pool, &now);
+    fields[count++] = (struct relay_field){RELAY_SLICE("date"), {now.str->rfc1123, H2O_TIMESTR_RFC1123_LEN}};
+    if (self->head.version != RELAY_HTTP_3 && self->conn->alt_svc.len > 0)
+        fields[count++] = (struct relay_field){RELAY_SLICE("alt-svc"), self->conn->alt_svc};
+    for (size_t i = 0; i < req->res.headers.size; i++) {
+        const h2o_header_t *header = &req->res.headers.entries[i];
+        if (!is_written_by_session(header->name))
+            fields[count++] = (struct relay_field){{header->name->base, header->name->len},
+                                                   {header->value.base, header->value.len}};
+    }
+    struct relay_response response = {
+        .status = req->res.status,
+        .fields = fields,
+        .num_fields = count,
+        .content_length = req->res.content_length == SIZE_MAX ? -1 : (int64_t)req->res.content_length,
+        .ends = ends,
+    };
+    self->is_head_sent = true;
+    req->timestamps.response_start_at = now.at;
+    return relay_tunnel_respond(self->tunnel, &response);
+}
+
+static void do_send(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec_t *bufs, size_t bufcnt,
+                    h2o_send_state_t state)
+{
+    struct request *self = of(req);
+    size_t total = 0;
+    for (size_t i = 0; i < bufcnt; i++)
+        total += bufs[i].len;
+    bool has_body = may_have_body(self);
+    bool ends = !has_body || (state == H2O_SEND_STATE_FINAL && total == 0);
+    int error = self->is_head_sent ? 0 : send_head(self, ends);
+    bool more = true;
+    if (state == H2O_SEND_STATE_ERROR || error != 0) {
+        relay_tunnel_abort(self->tunnel, RELAY_ERR_INTERNAL); /* on_closed disposes of us */
+        return;
+    }
+    for (size_t i = 0; has_body && i < bufcnt; i++)
+        if (bufs[i].len > 0)
+            more = relay_tunnel_send(self->tunnel, (const uint8_t *)bufs[i].base, bufs[i].len);
+    self->is_final = state == H2O_SEND_STATE_FINAL || !has_body;
+    if (self->is_final) {
+        relay_tunnel_send_fin(self->tunnel);
+        req->timestamps.response_end_at = *h2o_get_timestamp(req->conn->ctx, NULL, NULL);
+    }
+    self->is_waiting = !more && !self->is_final;
+    if (!self->is_waiting)
+        relay_task_queue(self->tunnel->loop, &self->task);
+}
+
+static void run_task(struct relay_task *task)
+{
+    struct request *self = (struct request *)((char *)task - offsetof(struct request, task));
+    if (self->is_final)
+        dispose(self);
+    else
+        h2o_proceed_response(&self->req);
+}
+
+/* ---- as the tunnel's user, until a handler attaches ---- */
+
+static void process(struct request *self)
+{
+    self->is_processed = true;
+    if (self->entity_len > 0)
+        self->req.entity = h2o_iovec_init(self->entity, self->entity_len);
+    h2o_process_request(&self->req);
+}
+
+static void refuse_entity(struct request *self)
+{
+    self->is_processed = true;
+    self->req.http1_is_persistent = 0;
+    h2o_send_error_generic(&self->req, 413, "Content Too Large", "content too large\n", 0);
+}
+
+static void on_bytes(void *user, uint8_t *bytes, size_t len)
+{
+    struct request *self = user;
+    if (self->is_processed)
+        return;
+    if (self->entity_len + len > ENTITY_MAX) {
+        refuse_entity(self);
+        return;
+    }
+    if (self->entity_len + len > self->entity_size) {
+        size_t size = self->entity_size ? self->entity_size : 4096;
+        while (size < self->entity_len + len)
+            size *= 2;
+        uint8_t *entity = realloc(self->entity, size);
+        if (entity == NULL) {
+            relay_tunnel_abort(self->tunnel, RELAY_ERR_NO_MEMORY);
+            return;
+        }
+        self->entity = entity;
+        self->entity_size = size;
+    }
+    memcpy(self->entity + self->entity_len, bytes, len);
+    self->entity_len += len;
+}
+
+static void on_fin(void *user)
+{
+    struct request *self = user;
+    if (!self->is_processed)
+        process(self);
+}
+
+static void on_writable(void *user)
+{
+    struct request *self = user;
+    if (!self->is_waiting)
+        return;
+    self->is_waiting = false;
+    relay_task_queue(self->tunnel->loop, &self->task);
+}
+
+static const struct relay_tunnel_user user_cb = {
+    .on_bytes = on_bytes, .on_fin = on_fin, .on_writable = on_writable};
+
+/* A handler that attached and then answers through h2o has detached: from here on the body's writability is
+ * ours again. */
+static void do_send_as_user(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec_t *bufs, size_t bufcnt,
+                            h2o_send_state_t state)
+{
+    struct request *self = of(req);
+    relay_tunnel_attach(self->tunnel, &user_cb, self);
+    ostream->do_send = do_send;
+    do_send(ostream, req, bufs, bufcnt, state);
+}
+
+/* ---- as the tunnel's host ---- */
+
+static void on_accepted(void *host)
+{
+    struct request *self = host;
+    self->req.res.status = 200;
+    self->req.version = 0; /* no access-log line: the handler logs the tunnel when it ends */
+    dispose(self);
+}
+
+static void on_closed(void *host)
+{
+    struct request *self = host;
+    self->tunnel = NULL;
+    dispose(self);
+}
+
+static const struct relay_tunnel_host host_cb = {on_accepted, on_closed};
+
+/* ---- the head ---- */
+
+static struct relay_slice copy(h2o_req_t *req, struct relay_slice from)
+{
+    if (from.base == NULL)
+        return RELAY_SLICE_NONE;
+    h2o_iovec_t to = h2o_strdup(&req->pool, from.base, from.len);
+    return (struct relay_slice){to.base, to.len};
+}
+
+static h2o_iovec_t iovec(struct relay_slice slice)
+{
+    return h2o_iovec_init(slice.base, slice.len);
+}
+
+static void copy_fields(struct request *self, const struct relay_request *head)
+{
+    h2o_req_t *req = &self->req;
+    struct relay_field *fields = h2o_mem_alloc_pool(&req->pool, (head->num_fields + 1) * sizeof(*fields));
+    for (size_t i = 0; i < head->num_fields; i++) {
+        struct relay_slice name = copy(req, head->fields[i].name), value = copy(req, head->fields[i].value);
+        fields[i] = (struct relay_field){name, value};
+        if (relay_slice_is(name, "host") || relay_slice_is(name, "content-length") ||
+            relay_slice_is(name, "upgrade") || relay_slice_is(name, "transfer-encoding") ||
+            relay_slice_is(name, "expect"))
+            continue;
+        const h2o_token_t *token = h2o_lookup_token(name.base, name.len);
+        if (token != NULL)
+            h2o_add_header(&req->pool, &req->headers, token, name.base, value.base, value.len);
+        else
+            h2o_add_header_by_str(&req->pool, &req->headers, name.base, name.len, 0, name.base, value.base,
+                                  value.len);
+    }
+    self->head.fields = fields;
+}
+
+static void copy_head(struct request *self, const struct relay_request *head)
+{
+    h2o_req_t *req = &self->req;
+    self->head = *head;
+    self->head.method = copy(req, head->method);
+    self->head.scheme = copy(req, head->scheme);
+    self->head.authority = copy(req, head->authority);
+    self->head.path = copy(req, head->path);
+    self->head.protocol = copy(req, head->protocol);
+    copy_fields(self, head);
+    req->version = head->version;
+    req->input.scheme = relay_slice_is(head->scheme, "http") ? &H2O_URL_SCHEME_HTTP : &H2O_URL_SCHEME_HTTPS;
+    req->input.method = iovec(self->head.method);
+    if (head->kind == RELAY_KIND_MESSAGE) {
+        req->input.authority = iovec(self->head.authority);
+        req->input.path = iovec(self->head.path);
+    } else {
+        /* The target must not pick a host or a path of ours: tunnels are decided at the default host's "/".
+         */
+        req->input.path = h2o_iovec_init(H2O_STRLIT("/"));
+    }
+    const char *query = memchr(req->input.path.base, '?', req->input.path.len);
+    req->input.query_at = query != NULL ? (size_t)(query - req->input.path.base) : SIZE_MAX;
+    req->timestamps.request_begin_at = *h2o_get_timestamp(req->conn->ctx, NULL, NULL);
+}
+
+void relay_server_request_begin(struct relay_connection *conn, struct relay_tunnel *tunnel,
+                                const struct relay_request *head)
+{
+    struct request *self = malloc(sizeof(*self));
+    if (self == NULL) {
+        relay_tunnel_abort(tunnel, RELAY_ERR_NO_MEMORY);
+        return;
+    }
+    memset(self, 0, offsetof(struct request, req));
+    self->conn = conn;
+    self->tunnel = tunnel;
+    relay_task_init(&self->task, RELAY_LEVEL_EVENT, run_task);
+    h2o_init_request(&self->req, &conn->h2o, NULL);
+    self->ostream.do_send = do_send_as_user;
+    self->req._ostr_top = &self->ostream;
+    copy_head(self, head);
+    tunnel->host_cb = &host_cb;
+    tunnel->host = self;
+    relay_tunnel_attach(tunnel, &user_cb, self);
+    if (head->kind != RELAY_KIND_MESSAGE || head->ends)
+        process(self);
+    else if (head->content_length > ENTITY_MAX)
+        refuse_entity(self);
+}

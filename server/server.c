@@ -1,0 +1,203 @@
+#include "server/server.h"
+
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/wire/error.h"
+#include "server/admin.h"
+#include "server/listeners.h"
+#include "server/process.h"
+#include "server/worker.h"
+
+#define DESCRIPTORS_LOW 4096 /* below this an operator is warned at start */
+
+struct server {
+    const char *file;
+    struct relay_config *config;
+    struct relay_snapshot *snapshot; /* the current one */
+    struct relay_loop loop;          /* the main thread's: admin and signals */
+    struct relay_metrics metrics;
+    struct relay_worker *workers;
+    unsigned num_workers, num_joined;
+    struct relay_listeners *listeners;
+    struct relay_admin *admin;
+    struct relay_admin_source source;
+    uv_signal_t terminate, interrupt, hangup;
+    uv_thread_t joiner;
+    int pid_fd;
+    unsigned num_terminations;
+};
+
+/* The process ends with workers and contexts alive (h2o_context_dispose is not safe); this keeps them
+ * reachable. */
+static struct server server;
+
+static void fail(const char *why)
+{
+    relay_log(RELAY_LOG_ERROR, "cannot_start", "s:s", "reason", why);
+}
+
+/* ---- signals ---- */
+
+static void on_all_joined(void *arg)
+{
+    relay_loop_stop(&server.loop);
+}
+
+static void join_all(void *arg)
+{
+    for (unsigned i = 0; i < server.num_workers; i++)
+        relay_worker_join(&server.workers[i]);
+    relay_loop_post(&server.loop, on_all_joined, NULL);
+}
+
+static void on_terminate(uv_signal_t *handle, int number)
+{
+    if (server.num_terminations++ > 0) {
+        relay_log(RELAY_LOG_WARNING, "ended_at_once", NULL);
+        _exit(0);
+    }
+    relay_log(RELAY_LOG_INFO, "draining", "s:i", "seconds", (int)server.snapshot->caps.drain_seconds);
+    server.source.is_draining = true;
+    for (unsigned i = 0; i < server.num_workers; i++)
+        relay_worker_drain(&server.workers[i]);
+    if (uv_thread_create(&server.joiner, join_all, NULL) != 0)
+        _exit(0);
+}
+
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    char why[RELAY_CONFIG_WHY_SIZE], restart[RELAY_CONFIG_WHY_SIZE];
+    struct relay_snapshot *snapshot;
+    int error = relay_config_reload(server.file, server.config, &snapshot, why, sizeof(why), restart,
+                                    sizeof(restart));
+    if (error == 0 && (error = relay_listeners_reload(server.listeners, why, sizeof(why))) != 0)
+        relay_snapshot_unref(snapshot);
+    if (error != 0) {
+        relay_count(server.metrics.reload_failed, 1);
+        relay_log(RELAY_LOG_ERROR, "reload_failed", "s:s", "reason", why);
+        return;
+    }
+    for (unsigned i = 0; i < server.num_workers; i++)
+        relay_worker_set_snapshot(&server.workers[i], snapshot);
+    relay_snapshot_unref(server.snapshot);
+    server.snapshot = snapshot;
+    relay_count(server.metrics.reload_ok, 1);
+    relay_log(RELAY_LOG_INFO, "reloaded", "s:s", "needs_restart", restart);
+}
+
+static void watch_signals(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    uv_signal_init(&server.loop.uv, &server.terminate);
+    uv_signal_init(&server.loop.uv, &server.interrupt);
+    uv_signal_init(&server.loop.uv, &server.hangup);
+    uv_signal_start(&server.terminate, on_terminate, SIGTERM);
+    uv_signal_start(&server.interrupt, on_terminate, SIGINT);
+    uv_signal_start(&server.hangup, on_hangup, SIGHUP);
+}
+
+/* ---- start ---- */
+
+static int open_log(const struct relay_config *config, char *why, size_t size)
+{
+    relay_log_set_level(config->log_level);
+    if (config->error_log == NULL)
+        return 0;
+    int fd = open(config->error_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        snprintf(why, size, "%s: cannot be opened for writing", config->error_log);
+        return RELAY_ERR_INVALID;
+    }
+    relay_log_set_fd(fd);
+    return 0;
+}
+
+static int init_workers(const struct relay_config *config)
+{
+    server.num_workers = config->num_threads;
+    server.workers = calloc(server.num_workers, sizeof(*server.workers));
+    server.source.shards = calloc(server.num_workers + 1, sizeof(*server.source.shards));
+    if (server.workers == NULL || server.source.shards == NULL)
+        return RELAY_ERR_NO_MEMORY;
+    for (unsigned i = 0; i < server.num_workers; i++) {
+        int error =
+            relay_worker_init(&server.workers[i], i, &server.config->h2o, server.snapshot, &config->resolver);
+        if (error != 0)
+            return error;
+        server.source.shards[i] = &server.workers[i].metrics;
+    }
+    server.source.shards[server.num_workers] = &server.metrics;
+    server.source.num_shards = server.num_workers + 1;
+    return 0;
+}
+
+static int open_admin(const struct relay_config *config, char *why, size_t size)
+{
+    int fd;
+    server.source.role = server.snapshot->role == RELAY_ROLE_INGRESS ? "ingress" : "egress";
+    server.source.started_at = relay_loop_now(&server.loop);
+    if (!config->admin.is_given)
+        return 0;
+    int error = relay_listeners_bind_admin(config, &fd, why, size);
+    if (error != 0)
+        return error;
+    server.admin = relay_admin_new(&server.loop, fd, &server.source);
+    return server.admin != NULL ? 0 : RELAY_ERR_NO_MEMORY;
+}
+
+/* Everything that can fail, in the order in which an operator would look for the fault. */
+static int start(const struct relay_config *config, char *why, size_t size)
+{
+    unsigned long descriptors = relay_process_raise_descriptors();
+    int error = open_log(config, why, size);
+    if (descriptors < DESCRIPTORS_LOW)
+        relay_log(RELAY_LOG_WARNING, "few_descriptors", "s:I, s:s", "limit", (json_int_t)descriptors,
+                  "advice", "raise the hard limit of open files (LimitNOFILE=), each tunnel needs up to two");
+    if (error == 0 && config->pid_file != NULL)
+        error = relay_process_write_pid(config->pid_file, &server.pid_fd, why, size);
+    if (error == 0 && (error = relay_loop_init(&server.loop, &server.metrics)) != 0)
+        snprintf(why, size, "%s", relay_error_text(error));
+    if (error == 0 && (error = init_workers(config)) != 0)
+        snprintf(why, size, "worker: %s", relay_error_text(error));
+    if (error == 0) {
+        server.listeners = relay_listeners_open(config, server.workers, server.num_workers, why, size);
+        error = server.listeners != NULL ? 0 : RELAY_ERR_INVALID;
+    }
+    if (error == 0)
+        error = open_admin(config, why, size);
+    if (error == 0 && config->user != NULL)
+        error = relay_process_become(config->user, why, size);
+    return error;
+}
+
+int relay_server_run(const char *file, struct relay_config *config)
+{
+    char why[RELAY_CONFIG_WHY_SIZE] = "out of memory";
+    server.file = file;
+    server.config = config;
+    server.snapshot = relay_snapshot_ref(config->snapshot);
+    server.pid_fd = -1;
+    if (start(config, why, sizeof(why)) != 0) {
+        fail(why);
+        return 1;
+    }
+    watch_signals();
+    for (unsigned i = 0; i < server.num_workers; i++)
+        if (relay_worker_start(&server.workers[i]) != 0) {
+            fail("a thread cannot be started");
+            return 1;
+        }
+    relay_log(RELAY_LOG_INFO, "ready", "s:s, s:s, s:i", "version", TWOHOP_VERSION, "role", server.source.role,
+              "workers", (int)server.num_workers);
+    relay_loop_run(&server.loop);
+    if (config->pid_file != NULL)
+        relay_process_remove_pid(config->pid_file, server.pid_fd);
+    relay_log(RELAY_LOG_INFO, "ended", NULL);
+    return 0;
+}

@@ -1,0 +1,243 @@
+#include "server/worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/net/log.h"
+#include "lib/net/quic_endpoint.h"
+#include "lib/wire/error.h"
+#include "server/connection.h"
+#include "server/listener.h"
+
+#define CLOCK_TICK RELAY_SECOND
+
+static struct relay_worker *of_drain(struct relay_timer *timer)
+{
+    return (struct relay_worker *)((char *)timer - offsetof(struct relay_worker, drain_timer));
+}
+
+static void on_tick(struct relay_timer *timer)
+{
+    struct relay_worker *self = (struct relay_worker *)((char *)timer - offsetof(struct relay_worker, clock));
+    __atomic_store_n(&self->metrics.open_connections, (int64_t)self->num_connections, __ATOMIC_RELAXED);
+    relay_timer_set_after(&self->loop, &self->clock, CLOCK_TICK);
+}
+
+/* ---- connections ---- */
+
+void relay_worker_add(struct relay_worker *self, struct relay_connection *conn)
+{
+    conn->prev = NULL;
+    conn->next = self->connections;
+    if (conn->next != NULL)
+        conn->next->prev = conn;
+    self->connections = conn;
+    self->num_connections++;
+}
+
+void relay_worker_remove(struct relay_worker *self, struct relay_connection *conn)
+{
+    if (conn->prev != NULL)
+        conn->prev->next = conn->next;
+    else
+        self->connections = conn->next;
+    if (conn->next != NULL)
+        conn->next->prev = conn->prev;
+    self->num_connections--;
+    if (self->env.is_draining && self->connections == NULL)
+        relay_loop_stop(&self->loop);
+}
+
+bool relay_worker_take_source(struct relay_worker *self, const struct sockaddr_storage *peer)
+{
+    const struct relay_snapshot *snapshot = self->env.snapshot;
+    struct relay_address source;
+    relay_address_from_sockaddr(&source, NULL, peer);
+    uint32_t max = relay_prefix_set_contains(&snapshot->peers, &source)
+                       ? UINT32_MAX
+                       : snapshot->caps.connections_per_source;
+    if (self->num_connections < snapshot->caps.connections &&
+        relay_source_limit_take(&self->sources, &source, max))
+        return true;
+    relay_count(self->metrics.limit_connections, 1);
+    return false;
+}
+
+void relay_worker_release_source(struct relay_worker *self, const struct sockaddr_storage *peer)
+{
+    struct relay_address source;
+    relay_address_from_sockaddr(&source, NULL, peer);
+    relay_source_limit_release(&self->sources, &source);
+}
+
+/* ---- listeners ---- */
+
+int relay_worker_listen(struct relay_worker *self, int fd, SSL_CTX *tls, struct relay_slice alt_svc)
+{
+    if (self->num_listeners == RELAY_WORKER_LISTENERS_MAX) {
+        close(fd);
+        return RELAY_ERR_LIMIT;
+    }
+    struct relay_listener *listener = relay_listener_new(self, fd, tls, alt_svc);
+    if (listener == NULL)
+        return RELAY_ERR_NO_MEMORY;
+    self->listeners[self->num_listeners++] = listener;
+    return 0;
+}
+
+static void on_quic_connection(void *user, struct relay_quic_conn *conn)
+{
+    relay_connection_quic(user, conn);
+}
+
+static const struct relay_quic_endpoint_user endpoint_cb = {on_quic_connection};
+
+int relay_worker_listen_quic(struct relay_worker *self, int fd, struct relay_quic_group *group,
+                             struct relay_quic_credentials *credentials)
+{
+    struct relay_quic_endpoint *endpoint = NULL;
+    struct relay_quic_endpoint_config config = {
+        .loop = &self->loop,
+        .group = group,
+        .worker = self->index,
+        .credentials = credentials,
+        .limits = &self->limits,
+        .cb = &endpoint_cb,
+        .user = self,
+    };
+    int error = self->num_endpoints < RELAY_WORKER_LISTENERS_MAX ? 0 : RELAY_ERR_LIMIT;
+    if (error == 0)
+        error = relay_quic_endpoint_new(&config, &endpoint);
+    if (error != 0) {
+        close(fd);
+        return error;
+    }
+    self->endpoints[self->num_endpoints++] = endpoint;
+    return relay_quic_endpoint_add_socket(endpoint, fd);
+}
+
+void relay_worker_set_tls(struct relay_worker *self, size_t slot, SSL_CTX *tls)
+{
+    if (slot < self->num_listeners)
+        relay_listener_set_tls(self->listeners[slot], tls);
+}
+
+void relay_worker_set_credentials(struct relay_worker *self, size_t slot,
+                                  struct relay_quic_credentials *credentials)
+{
+    if (slot < self->num_endpoints)
+        relay_quic_endpoint_set_credentials(self->endpoints[slot], credentials);
+}
+
+/* The endpoints' sockets stay: living connections need them until the end. */
+static void stop_accepting(struct relay_worker *self)
+{
+    while (self->num_listeners > 0)
+        relay_listener_close(self->listeners[--self->num_listeners]);
+    for (size_t i = 0; i < self->num_endpoints; i++)
+        relay_quic_endpoint_shutdown(self->endpoints[i]);
+}
+
+/* ---- messages ---- */
+
+static void on_drain_over(struct relay_timer *timer)
+{
+    struct relay_worker *self = of_drain(timer);
+    relay_log(RELAY_LOG_WARNING, "drain_over", "s:i, s:i", "worker", (int)self->index, "connections_left",
+              (int)self->num_connections);
+    relay_loop_stop(&self->loop);
+}
+
+static void drain(void *arg)
+{
+    struct relay_worker *self = arg;
+    if (self->env.is_draining)
+        return;
+    self->env.is_draining = true;
+    stop_accepting(self);
+    for (struct relay_connection *conn = self->connections, *next; conn != NULL; conn = next) {
+        next = conn->next;
+        relay_session_shutdown(conn->session);
+    }
+    relay_timer_set_after(&self->loop, &self->drain_timer,
+                          self->env.snapshot->caps.drain_seconds * RELAY_SECOND);
+    if (self->connections == NULL)
+        relay_loop_stop(&self->loop);
+}
+
+void relay_worker_drain(struct relay_worker *self)
+{
+    relay_loop_post(&self->loop, drain, self);
+}
+
+struct snapshot_message {
+    struct relay_worker *worker;
+    struct relay_snapshot *snapshot;
+};
+
+static void set_snapshot(void *arg)
+{
+    struct snapshot_message *message = arg;
+    struct relay_snapshot *old = message->worker->env.snapshot;
+    message->worker->env.snapshot = message->snapshot;
+    message->worker->budget.limit = message->snapshot->caps.tunnel_credit;
+    message->worker->limits = message->snapshot->limits;
+    relay_snapshot_unref(old);
+    free(message);
+}
+
+void relay_worker_set_snapshot(struct relay_worker *self, struct relay_snapshot *snapshot)
+{
+    struct snapshot_message *message = malloc(sizeof(*message));
+    if (message == NULL)
+        return;
+    *message = (struct snapshot_message){self, relay_snapshot_ref(snapshot)};
+    if (relay_loop_post(&self->loop, set_snapshot, message) != 0) {
+        relay_snapshot_unref(snapshot);
+        free(message);
+    }
+}
+
+/* ---- life ---- */
+
+int relay_worker_init(struct relay_worker *self, unsigned index, h2o_globalconf_t *conf,
+                      struct relay_snapshot *snapshot, const struct relay_resolver_config *resolver)
+{
+    memset(self, 0, sizeof(*self));
+    int error = relay_loop_init(&self->loop, &self->metrics);
+    if (error != 0)
+        return error;
+    self->index = index;
+    self->budget.limit = snapshot->caps.tunnel_credit;
+    self->limits = snapshot->limits;
+    self->env.loop = &self->loop;
+    self->env.metrics = &self->metrics;
+    self->env.budget = &self->budget;
+    self->env.snapshot = relay_snapshot_ref(snapshot);
+    relay_source_limit_init(&self->sources);
+    relay_timer_init(&self->drain_timer, on_drain_over);
+    relay_timer_init(&self->clock, on_tick);
+    relay_timer_set_after(&self->loop, &self->clock, CLOCK_TICK);
+    self->env.resolver = relay_resolver_new(&self->loop, resolver);
+    if (self->env.resolver == NULL)
+        return RELAY_ERR_NO_MEMORY;
+    h2o_context_init(&self->env.h2o, &self->loop.uv, conf);
+    return 0;
+}
+
+static void run(void *arg)
+{
+    struct relay_worker *self = arg;
+    relay_loop_run(&self->loop);
+}
+
+int relay_worker_start(struct relay_worker *self)
+{
+    return uv_thread_create(&self->thread, run, self) == 0 ? 0 : RELAY_ERR_NO_MEMORY;
+}
+
+void relay_worker_join(struct relay_worker *self)
+{
+    uv_thread_join(&self->thread);
+}
