@@ -1,0 +1,109 @@
+"""Ordinary requests on the three HTTP versions: a file, an error page, and what is no request at all."""
+import asyncio
+
+import pytest
+
+from harness import configs, http1, http2, http3
+
+
+@pytest.fixture
+def egress(relay, certificates, tmp_path):
+    at = configs.Ports()
+    process = relay(configs.egress(certificates, tmp_path, at))
+    process.at = at
+    return process
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_http1_files(egress, certificates, tls):
+    context = certificates.client_context(["http/1.1"]) if tls else None
+    with http1.Connection(egress.at.tls if tls else egress.at.clear, context=context) as connection:
+        for _ in range(3):  # keep-alive
+            status, fields = connection.request("GET", "/index.html")
+            assert status == 200
+            assert connection.body(fields) == b"hello from twohop\n"
+        status, fields = connection.request("GET", "/large")
+        assert connection.body(fields) == bytes(range(256)) * 4096
+        status, fields = connection.request("GET", "/nothing-here")
+        assert status == 404
+        connection.body(fields)
+        status, fields = connection.request("HEAD", "/index.html")
+        assert (status, fields["content-length"]) == (200, "18")
+        assert connection.request("GET", "/index.html")[0] == 200
+
+
+def test_http1_pipelined(egress):
+    with http1.Connection(egress.at.clear) as connection:
+        connection.send("GET /index.html HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+        for _ in range(20):
+            status, fields = connection.head()
+            assert status == 200 and connection.body(fields) == b"hello from twohop\n"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_http2_files(egress, certificates, tls):
+    context = certificates.client_context(["h2"]) if tls else None
+    with http2.Connection(egress.at.tls if tls else egress.at.clear, context=context) as connection:
+        streams = [connection.get("/index.html") for _ in range(20)]
+        large = connection.get("/large")
+        missing = connection.get("/nothing-here")
+        for stream in streams:
+            assert connection.response(stream)[0] == 200
+            assert connection.read(stream, 100) == b"hello from twohop\n"
+        assert connection.read(large, 1 << 20) == bytes(range(256)) * 4096
+        assert connection.response(missing)[0] == 404
+
+
+def test_http2_without_alpn(egress, certificates):
+    """A real client (INVISV's) sends no ALPN and writes the preface straight away."""
+    with http2.Connection(egress.at.tls, context=certificates.client_context()) as connection:
+        stream = connection.get("/index.html")
+        assert connection.response(stream)[0] == 200
+
+
+def test_http2_preface_against_negotiated_http1(egress, certificates):
+    with http1.Connection(egress.at.tls, context=certificates.client_context(["http/1.1"])) as connection:
+        connection.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert connection.head()[0] == 400
+        assert connection.ended()
+
+
+def test_http3_files(egress, certificates):
+    async def run():
+        async with http3.client(egress.at.tls, certificates.ca) as connection:
+            stream, large, missing = connection.get("/index.html"), connection.get("/large"), connection.get("/nothing-here")
+            assert (await connection.response(stream))[0] == 200
+            await connection.until(lambda: connection.streams[stream].ended)
+            assert connection.streams[stream].data == b"hello from twohop\n"
+            await connection.until(lambda: connection.streams[large].ended)
+            assert connection.streams[large].data == bytes(range(256)) * 4096
+            assert (await connection.response(missing))[0] == 404
+
+    asyncio.run(run())
+
+
+def test_alt_svc_names_the_quic_port(egress, certificates):
+    with http1.Connection(egress.at.tls, context=certificates.client_context(["http/1.1"])) as connection:
+        assert f'h3=":{egress.at.tls}"' in connection.request("GET", "/index.html")[1]["alt-svc"]
+
+
+@pytest.mark.parametrize("head", [
+    "GET / HTTP/1.1\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\n folded: x\r\n\r\n",
+    "GET / HTTP/1.1\nHost: a\n\n",
+    "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
+    "CONNECT example HTTP/1.1\r\nHost: example\r\n\r\n",
+    "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
+])
+def test_ambiguous_heads_are_refused_and_closed(egress, head):
+    with http1.Connection(egress.at.clear) as connection:
+        connection.send(head + "GET /index.html HTTP/1.1\r\nHost: a\r\n\r\n")
+        status, _ = connection.head()
+        assert status == 400
+        assert b"hello from twohop" not in connection.read_all()
