@@ -66,10 +66,12 @@ void relay_http3_count_own_reset(struct relay_http3 *session)
     relay_http3_close(session, NGHTTP3_H3_EXCESSIVE_LOAD, RELAY_ERR_EXCESSIVE_LOAD);
 }
 
-/* nghttp3 refuses PRIORITY_UPDATE for streams beyond the limit as it knows it: here never less than QUIC's
- * own. */
+/* nghttp3 refuses PRIORITY_UPDATE for streams beyond the limit as it knows it (here never less than QUIC's
+ * own), and fails the connection when more heads than it was told to expect are to be acknowledged at once; a
+ * client's are the answers to its requests. */
 static void tell_max_streams(struct relay_http3 *session)
 {
+    nghttp3_conn_set_max_concurrent_streams(session->h3, session->max_streams);
     if (session->base.is_server)
         nghttp3_conn_set_max_client_streams_bidi(session->h3, session->max_streams + session->num_closed);
 }
@@ -500,7 +502,7 @@ static struct relay_http3 *session_new(struct relay_loop *loop, const struct rel
     session->base.is_server = is_server;
     session->budget = budget;
     session->max_seen = -1;
-    session->max_streams = limits->max_streams;
+    session->max_streams = is_server ? limits->max_streams : limits->max_streams_authenticated;
     relay_http3_link_init(&session->pending);
     relay_http3_link_init(&session->yielded);
     relay_http3_link_init(&session->heading);
