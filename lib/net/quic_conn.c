@@ -143,6 +143,8 @@ static void on_timer(struct relay_timer *timer)
         (struct relay_quic_conn *)((char *)timer - offsetof(struct relay_quic_conn, timer));
     if (conn->state != RELAY_QUIC_OPEN)
         return;
+    if (relay_quic_conn_is_silent(conn))
+        relay_quic_mtu_retreat(&conn->mtu);
     conn->inside++;
     int code = ngtcp2_conn_handle_expiry(conn->qc, relay_loop_now(conn->loop));
     conn->inside--;

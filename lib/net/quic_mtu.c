@@ -29,6 +29,14 @@ void relay_quic_mtu_restart(struct relay_quic_mtu *mtu)
     mtu->decide_at = 0;
 }
 
+void relay_quic_mtu_retreat(struct relay_quic_mtu *mtu)
+{
+    if (mtu->cap > mtu->start) {
+        mtu->cap = mtu->start;
+        mtu->next = mtu->num_probes;
+    }
+}
+
 size_t relay_quic_mtu_probe_size(const struct relay_quic_mtu *mtu, size_t path_mtu)
 {
     if (!relay_quic_mtu_is_probing(mtu) || mtu->probes[mtu->next] > path_mtu)

@@ -29,6 +29,9 @@ struct relay_quic_mtu {
 
 /* `path_mtu`: what the path says now; larger sizes are not probed. */
 void relay_quic_mtu_init(struct relay_quic_mtu *mtu, bool is_ipv6, bool is_nested, size_t path_mtu);
+/* Nothing comes back any more: perhaps the larger packets vanish on the way (a black hole: ngtcp2 does not
+ * look for one). Back to the start, without probes until the path changes. */
+void relay_quic_mtu_retreat(struct relay_quic_mtu *mtu);
 /* The path has changed: ngtcp2 probes anew. */
 void relay_quic_mtu_restart(struct relay_quic_mtu *mtu);
 

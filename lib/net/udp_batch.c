@@ -34,8 +34,12 @@ static void set(int fd, int level, int name, int value)
 
 void relay_udp_configure(int fd, int family, bool want_local, bool want_errors)
 {
+    /* Forced where we are privileged: the default net.core.rmem_max is far below a bandwidth-delay product.
+     */
     set(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER);
     set(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER);
+    set(fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER);
+    set(fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER);
     set(fd, SOL_UDP, UDP_GRO, 1);
     if (family == AF_INET6) {
         set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);

@@ -373,6 +373,129 @@ static void test_mtu(void **state)
     assert_int_equal(relay_quic_conn_max_datagram(f.b.conn), 1452 - 30);
 }
 
+/* ---- a path that loses, or takes little ---- */
+
+static struct narrow {
+    struct relay_packet_path path, *below;
+    size_t pass_max, room, lost;
+} narrow;
+
+static void narrow_on_packet(void *user, uint8_t *packet, size_t len, uint8_t ecn)
+{
+    if (narrow.path.cb != NULL)
+        narrow.path.cb->on_packet(narrow.path.user, packet, len, ecn);
+}
+
+static void narrow_on_event(void *user)
+{
+}
+
+static void narrow_on_close(void *user, int error)
+{
+}
+
+static size_t narrow_send(struct relay_packet_path *path, const uint8_t *run, size_t len, size_t segment)
+{
+    size_t taken = 0;
+    while (taken < len && taken < narrow.room) {
+        size_t size = len - taken < segment ? len - taken : segment;
+        if (size > narrow.pass_max)
+            narrow.lost++;
+        else
+            narrow.below->ops->send(narrow.below, run + taken, size, size);
+        taken += size;
+    }
+    return taken;
+}
+
+static size_t narrow_mtu(struct relay_packet_path *path)
+{
+    return 1452;
+}
+
+static size_t narrow_room(struct relay_packet_path *path)
+{
+    return narrow.room;
+}
+
+static void narrow_close(struct relay_packet_path *path)
+{
+    path->cb = NULL;
+    narrow.below->ops->close(narrow.below);
+}
+
+static void dial_narrow(void)
+{
+    static const struct relay_packet_path_ops ops = {
+        .send = narrow_send, .mtu = narrow_mtu, .room = narrow_room, .close = narrow_close};
+    static const struct relay_packet_path_user below = {.on_packet = narrow_on_packet,
+                                                        .on_writable = narrow_on_event,
+                                                        .on_mtu = narrow_on_event,
+                                                        .on_close = narrow_on_close};
+    struct relay_quic_client_config config = {.credentials = f.client,
+                                              .server_name = "relay.example",
+                                              .limits = &f.limits,
+                                              .level = RELAY_LEVEL_FLUSH_OUTER};
+    narrow = (struct narrow){.pass_max = SIZE_MAX, .room = SIZE_MAX};
+    assert_int_equal(relay_path_socket_new(&f.loop, (struct sockaddr *)&f.address, NULL, &narrow.below), 0);
+    narrow.below->cb = &below;
+    narrow.path.ops = &ops;
+    narrow.path.local = narrow.below->local;
+    narrow.path.peer = narrow.below->peer;
+    f.a.conn = relay_quic_connect(&f.loop, &narrow.path, &config, &side_cb, &f.a);
+    assert_true(run_until(&f.loop, &f.a.is_ready, 5000));
+    assert_true(run_until(&f.loop, &f.b.is_ready, 5000));
+}
+
+/* After the probes the path carries less: the transfer goes on in smaller packets. */
+static void test_black_hole(void **state)
+{
+    dial_narrow();
+    for (int i = 0; i < 100 && relay_quic_conn_max_datagram(f.a.conn) < 1452 - 30; i++) {
+        (void)send_one(&f.a, 10, 0);
+        run_until(&f.loop, NULL, 20);
+    }
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1452 - 30);
+    narrow.pass_max = 1300;
+    start_bulk();
+    assert_true(run_until(&f.loop, &f.a.fin_came, 10000));
+    assert_int_equal(f.a.mismatch, 0);
+    assert_true(narrow.lost > 0);
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1250 - 30);
+}
+
+/* A probe that vanishes does not raise the cap. */
+static void test_mtu_not_raised(void **state)
+{
+    dial_narrow();
+    narrow.pass_max = 1360;
+    for (int i = 0; i < 40; i++) {
+        (void)send_one(&f.a, 10, 0);
+        run_until(&f.loop, NULL, 20);
+    }
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1350 - 30);
+    assert_true(narrow.lost >= 3);
+}
+
+/* The path takes one packet at a time, as a blocked tunnel does: nothing is lost, all arrives. */
+static void test_short_room(void **state)
+{
+    dial_narrow();
+    run_until(&f.loop, NULL, 50);
+    narrow.room = 0;
+    assert_int_equal(send_one(&f.a, 1000, 0), RELAY_BLOCKED);
+    assert_int_equal(relay_quic_conn_room(f.a.conn), 0);
+    narrow.room = 3000;
+    start_bulk();
+    for (int i = 0; i < 5000 && !f.a.fin_came; i++) {
+        narrow.path.cb->on_writable(narrow.path.user);
+        run_until(&f.loop, &f.a.fin_came, 1);
+    }
+    assert_true(f.a.fin_came);
+    assert_int_equal(f.a.mismatch, 0);
+    assert_int_equal(f.a.writable, 1);
+}
+
 static void test_retry(void **state)
 {
     f.limits.half_open_retry = 0;
@@ -617,6 +740,9 @@ int main(void)
         TEST(test_silent),
         TEST(test_stateless_reset),
         TEST(test_garbage),
+        TEST(test_black_hole),
+        TEST(test_mtu_not_raised),
+        TEST(test_short_room),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
