@@ -631,6 +631,54 @@ static void test_migration(void **state)
     assert_int_equal(f.metrics.quic_migrations, 2); /* both sides are in this process */
 }
 
+/* The client's address changes and it does not know: the answers follow it. */
+static void test_rebinding(void **state)
+{
+    const struct relay_packet_path_user *below;
+    dial_narrow();
+    run_until(&f.loop, NULL, 50);
+    below = narrow.below->cb;
+    narrow.below->ops->close(narrow.below);
+    assert_int_equal(relay_path_socket_new(&f.loop, (struct sockaddr *)&f.address, NULL, &narrow.below), 0);
+    narrow.below->cb = below;
+    start_bulk();
+    assert_true(run_until(&f.loop, &f.a.fin_came, 10000));
+    assert_int_equal(f.a.mismatch, 0);
+    assert_int_equal(((const struct sockaddr_in *)relay_quic_conn_peer(f.b.conn))->sin_port,
+                     ((struct sockaddr_in *)&narrow.below->local)->sin_port);
+    assert_int_equal(f.metrics.quic_migrations, 1);
+}
+
+/* A socket on a wildcard address answers from the address that the client spoke to, of either family. */
+static void test_wildcard(void **state)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    struct sockaddr_in6 any6 = {.sin6_family = AF_INET6};
+    int fd;
+    for (int family = 0; family < 2; family++) {
+        memset(&f.address, 0, sizeof(f.address));
+        if (family == 0)
+            memcpy(&f.address, &any, sizeof(any));
+        else
+            memcpy(&f.address, &any6, sizeof(any6));
+        assert_int_equal(relay_quic_group_bind(f.group, &f.address, &fd), 0);
+        assert_int_equal(relay_quic_endpoint_add_socket(f.endpoint, fd), 0);
+        if (family == 0)
+            ((struct sockaddr_in *)&f.address)->sin_addr.s_addr = htonl(0x7f000005); /* 127.0.0.5 */
+        else
+            ((struct sockaddr_in6 *)&f.address)->sin6_addr = in6addr_loopback;
+        dial();
+        assert_memory_equal(relay_quic_conn_local(f.b.conn), &f.address,
+                            family == 0 ? sizeof(any) : sizeof(any6));
+        assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), (family == 0 ? 1250 : 1232) - 30);
+        relay_quic_conn_close(f.a.conn, 0, 0);
+        assert_true(run_until(&f.loop, &f.b.is_closed, 1000));
+        memset(&f.a, 0, sizeof(f.a));
+        memset(&f.b, 0, sizeof(f.b));
+        f.a.stream = -1;
+    }
+}
+
 static void test_nobody_listens(void **state)
 {
     ((struct sockaddr_in *)&f.address)->sin_port = htons(9);
@@ -740,6 +788,8 @@ int main(void)
         TEST(test_silent),
         TEST(test_stateless_reset),
         TEST(test_garbage),
+        TEST(test_rebinding),
+        TEST(test_wildcard),
         TEST(test_black_hole),
         TEST(test_mtu_not_raised),
         TEST(test_short_room),
