@@ -1,0 +1,170 @@
+/* A handler that does nothing but keep the books. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <openssl/evp.h>
+
+#include "lib/net/log.h"
+#include "lib/wire/error.h"
+#include "modules/admission.h"
+#include "modules/auth.h"
+#include "modules/refusal.h"
+#include "tests/unit/support/loopback.h"
+
+#define TICKETS 16
+
+static struct loopback loopback;
+static struct relay_ticket tickets[TICKETS];
+static size_t num_tickets;
+static char turns[TICKETS + 1]; /* whose turn came, in order: 'a' is the first ticket */
+
+static void on_turn(struct relay_ticket *ticket)
+{
+    turns[strlen(turns)] = (char)('a' + (ticket - tickets));
+}
+
+static int on_req(h2o_handler_t *self, h2o_req_t *req)
+{
+    struct relay_ticket *ticket = &tickets[num_tickets];
+    struct relay_tunnel *tunnel = relay_tunnel_of(req);
+    int error = relay_ticket_take(ticket, req, tunnel, loopback.snapshot);
+    relay_tunnel_attach(tunnel, NULL, NULL);
+    if (error != 0)
+        return relay_refuse(req, tunnel, error, -1);
+    num_tickets++;
+    relay_ticket_dial(ticket, on_turn);
+    return 0;
+}
+
+static void add_token(char *file, const char *name)
+{
+    uint8_t digest[32];
+    assert_int_equal(EVP_Digest(name, strlen(name), digest, NULL, EVP_sha256(), NULL), 1);
+    file += strlen(file);
+    file += sprintf(file, "%s ", name);
+    for (size_t i = 0; i < sizeof(digest); i++)
+        file += sprintf(file, "%02x", digest[i]);
+    sprintf(file, "\n");
+}
+
+static int setup(void **state)
+{
+    char file[512] = "";
+    struct relay_token_file_error error;
+    add_token(file, "alice");
+    add_token(file, "bob");
+    loopback_init(&loopback);
+    loopback.snapshot->auth_off = false;
+    assert_int_equal(relay_token_file_parse(&loopback.snapshot->tokens, file, strlen(file), &error), 0);
+    relay_auth_register(loopback.path);
+    h2o_handler_t *handler = h2o_create_handler(loopback.path, sizeof(*handler));
+    handler->on_req = on_req;
+    loopback_start(&loopback);
+    relay_log_set_level(RELAY_LOG_WARNING);
+    memset(tickets, 0, sizeof(tickets));
+    memset(turns, 0, sizeof(turns));
+    num_tickets = 0;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    for (size_t i = 0; i < num_tickets; i++)
+        relay_ticket_release(&tickets[i], RELAY_OK);
+    loopback_dispose(&loopback);
+    assert_int_equal(loopback.metrics.open_tunnels_udp, 0);
+    assert_int_equal(loopback.metrics.open_tunnels_tcp, 0);
+    return 0;
+}
+
+/* The status of the refusal, 0: taken. */
+static int ask(const char *name)
+{
+    char field[64];
+    snprintf(field, sizeof(field), "proxy-authorization: Bearer %s", name);
+    return loopback_request(&loopback, NULL, "h.example:443", field)->status;
+}
+
+static void test_tunnels_per_token(void **state)
+{
+    loopback.snapshot->caps.tunnels_per_token = 2;
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 503);
+    assert_int_equal(ask("bob"), 0);
+    assert_int_equal(loopback.metrics.limit_tunnels, 1);
+    relay_ticket_release(&tickets[0], RELAY_OK);
+    relay_ticket_release(&tickets[0], RELAY_OK); /* fine twice */
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 503);
+}
+
+static void test_tunnels_per_connection(void **state)
+{
+    loopback.snapshot->caps.tunnels_per_connection = 3;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("bob"), 503);
+    relay_ticket_release(&tickets[1], RELAY_OK);
+    assert_int_equal(ask("bob"), 0);
+    loopback.env.is_draining = true;
+    assert_int_equal(ask("bob"), 503);
+    assert_int_equal(loopback.metrics.limit_tunnels, 1);
+}
+
+static void test_dials_take_turns(void **state)
+{
+    loopback.snapshot->caps.dials_per_connection = 2;
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(ask("alice"), 0);
+    assert_string_equal(turns, ""); /* never from inside relay_ticket_dial */
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "ab");
+    relay_ticket_dialled(&tickets[0]);
+    relay_ticket_dialled(&tickets[0]);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "abc");
+    relay_ticket_release(&tickets[3], RELAY_OK); /* gone while it waited */
+    relay_ticket_release(&tickets[1], RELAY_OK); /* gone while it dialled */
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "abce");
+    relay_ticket_dialled(&tickets[4]);
+    relay_ticket_release(&tickets[5], RELAY_OK); /* gone between its turn and the task */
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "abce");
+}
+
+static void test_metrics(void **state)
+{
+    static const enum relay_http_version versions[] = {RELAY_HTTP_1_1, RELAY_HTTP_2, RELAY_HTTP_3};
+    struct relay_host host;
+    assert_int_equal(relay_host_parse(&host, "h.example", 9, RELAY_HOST_BARE), 0);
+    for (size_t i = 0; i < 6; i++) {
+        loopback.session.version = versions[i / 2];
+        assert_int_equal(ask("alice"), 0);
+        relay_ticket_opened(&tickets[i], i % 2 == 0, loopback.snapshot, &host, 443);
+    }
+    const struct relay_metrics *metrics = &loopback.metrics;
+    assert_int_equal(metrics->open_tunnels_udp, 3);
+    assert_int_equal(metrics->open_tunnels_tcp, 3);
+    assert_true(metrics->tunnels_udp_h1 == 1 && metrics->tunnels_udp_h2 == 1 && metrics->tunnels_udp_h3 == 1);
+    assert_true(metrics->tunnels_tcp_h1 == 1 && metrics->tunnels_tcp_h2 == 1 && metrics->tunnels_tcp_h3 == 1);
+    for (size_t i = 0; i < 6; i++)
+        relay_ticket_release(&tickets[i], RELAY_ERR_RESET);
+    assert_int_equal(metrics->tunnels_closed, 6);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_tunnels_per_token, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tunnels_per_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dials_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
