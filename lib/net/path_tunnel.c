@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,8 @@
 #include "lib/wire/http_datagram.h"
 
 #define EARLY_PACKETS 8
+#define START_MTU     1200 /* RFC 9000 section 14: below it QUIC does not begin */
+#define LOOK_EVERY    (10 * RELAY_MS)
 
 /* What was sent before the 2xx. */
 struct early {
@@ -22,8 +25,10 @@ struct path {
     struct relay_tunnel *tunnel;   /* NULL after its on_close */
     struct relay_path_tunnel_config config;
     struct early *early; /* NULL once it is answered */
-    int error;           /* why it was refused */
-    bool heard;          /* a packet has come */
+    struct relay_loop *loop;
+    struct relay_timer look; /* while the tunnel is too narrow to begin */
+    int error;               /* why it was refused */
+    bool heard;              /* a packet has come */
     bool blocked, closed;
 };
 
@@ -89,21 +94,33 @@ static size_t path_mtu(struct relay_packet_path *head)
     return mtu < RELAY_PATH_TUNNEL_MTU_MAX ? mtu : RELAY_PATH_TUNNEL_MTU_MAX;
 }
 
-/* At least one packet while not known to be blocked: it is the packet that is refused which makes the tunnel
- * call back when there is room again. */
+/* One packet more than the hop below takes, while it is not known to be blocked: it is the packet that is
+ * refused which makes the tunnel call back when there is room again. It stays with the caller, so nothing is
+ * lost by it. */
 static size_t path_room(struct relay_packet_path *head)
 {
     struct path *path = path_of(head);
     if (path->tunnel == NULL || path->blocked || relay_tunnel_is_closed(path->tunnel))
         return 0;
-    size_t mtu = path_mtu(head);
     size_t room =
         path->config.room != NULL ? path->config.room(path->config.carrier) : relay_tunnel_room(path->tunnel);
-    return room > mtu ? room : mtu;
+    return room + path_mtu(head);
+}
+
+static void on_look(struct relay_timer *timer)
+{
+    struct path *path = (struct path *)((char *)timer - offsetof(struct path, look));
+    if (path->tunnel == NULL || path->head.cb == NULL)
+        return;
+    if (path_mtu(&path->head) < START_MTU)
+        relay_timer_set_after(path->loop, &path->look, LOOK_EVERY);
+    else
+        path->head.cb->on_mtu(path->head.user);
 }
 
 static void dispose(struct path *path)
 {
+    relay_timer_stop(path->loop, &path->look);
     drop_early(path);
     free(path);
 }
@@ -185,8 +202,14 @@ static void on_close(void *user, int error)
     drop_early(path);
     if (path->error != RELAY_OK)
         error = path->error;
+    if (error == RELAY_OK)
+        error = RELAY_ERR_CLOSED;
+    /* Above it may close the path, which frees it. */
+    struct relay_path_tunnel_config config = path->config;
     if (path->head.cb != NULL)
-        path->head.cb->on_close(path->head.user, error != RELAY_OK ? error : RELAY_ERR_CLOSED);
+        path->head.cb->on_close(path->head.user, error);
+    if (config.on_lost != NULL)
+        config.on_lost(config.user, error);
 }
 
 static const struct relay_tunnel_user tunnel_cb = {
@@ -223,6 +246,8 @@ struct relay_packet_path *relay_path_tunnel_open(const struct relay_path_tunnel_
         return NULL;
     }
     path->head.ops = &path_ops;
+    path->loop = config->session->loop;
+    relay_timer_init(&path->look, on_look);
     path->config = *config;
     path->config.request = NULL; /* borrowed */
     make_up_addresses(&path->head);
@@ -231,5 +256,7 @@ struct relay_packet_path *relay_path_tunnel_open(const struct relay_path_tunnel_
         dispose(path);
         return NULL;
     }
+    if (path_mtu(&path->head) < START_MTU)
+        relay_timer_set_after(path->loop, &path->look, LOOK_EVERY);
     return &path->head;
 }

@@ -6,6 +6,9 @@
  * before they have opened their socket (RFC 9298 section 3.1) and the QUIC above would wait for a probe
  * timeout.
  *
+ * A tunnel that cannot carry 1200 bytes yet (the hop below has not found its path MTU) tells on_mtu when it
+ * can.
+ *
  * Back-pressure instead of loss: when the hop below is blocked by its congestion window, `send` takes less
  * and `room` is 0 until on_writable; a dropped packet here costs the connection above most of its speed.
  */
@@ -28,6 +31,9 @@ struct relay_path_tunnel_config {
     void *carrier;
     /* The relay's answer was not a 2xx; on_close of the path follows with refusal->error. May be NULL. */
     void (*on_refused)(void *user, const struct relay_refusal *refusal);
+    /* The tunnel has ended, for whoever could bring the connection above another path: told right after the
+     * path's on_close, of which the connection above keeps silent. Not after close. May be NULL. */
+    void (*on_lost)(void *user, int error);
     void *user;
 };
 

@@ -20,6 +20,7 @@ struct fake {
 
 static struct fake fake;
 static struct relay_session fake_session;
+static size_t fake_next_max_datagram; /* 0: 1300 */
 
 static size_t fake_room(struct relay_tunnel *tunnel)
 {
@@ -121,7 +122,7 @@ static struct relay_tunnel *fake_open(struct relay_session *session, const struc
     relay_tunnel_attach(&fake.tunnel, cb, user);
     fake.is_open = true;
     fake.room = 65536;
-    fake.max_datagram = 1300;
+    fake.max_datagram = fake_next_max_datagram != 0 ? fake_next_max_datagram : 1300;
     fake.datagrams_left = 1000;
     fake_copy(fake.method, sizeof(fake.method), request->method);
     fake_copy(fake.authority, sizeof(fake.authority), request->authority);

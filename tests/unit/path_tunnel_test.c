@@ -48,8 +48,19 @@ static void on_refused(void *user, const struct relay_refusal *refusal)
     tell('r');
 }
 
+static void on_mtu(void *user)
+{
+    tell('m');
+}
+
+static void on_lost(void *user, int error)
+{
+    assert_int_equal(error, close_error);
+    tell('l');
+}
+
 static const struct relay_packet_path_user path_cb = {
-    .on_packet = on_packet, .on_writable = on_writable, .on_close = on_close};
+    .on_packet = on_packet, .on_writable = on_writable, .on_mtu = on_mtu, .on_close = on_close};
 
 static size_t room_of_carrier(void *carrier)
 {
@@ -67,8 +78,11 @@ static int setup(void **state)
     fake_session_init(&loop);
     struct relay_request request = {
         .kind = RELAY_KIND_CAPSULES, .method = RELAY_SLICE("CONNECT"), .content_length = -1};
-    struct relay_path_tunnel_config config = {
-        .session = &fake_session, .request = &request, .room = room_of_carrier, .on_refused = on_refused};
+    struct relay_path_tunnel_config config = {.session = &fake_session,
+                                              .request = &request,
+                                              .room = room_of_carrier,
+                                              .on_refused = on_refused,
+                                              .on_lost = on_lost};
     path = relay_path_tunnel_open(&config);
     assert_non_null(path);
     path->cb = &path_cb;
@@ -130,7 +144,7 @@ static void test_unknown_context_is_dropped(void **state)
 static void test_back_pressure(void **state)
 {
     fake_respond(200, NULL);
-    assert_int_equal(path->ops->room(path), 5000);
+    assert_int_equal(path->ops->room(path), 6300);
     carrier_room = 0;
     assert_int_equal(path->ops->room(path), 1300); /* one packet, whose refusal brings on_writable */
     fake.datagrams_left = 1;
@@ -162,7 +176,7 @@ static void test_refusal(void **state)
 {
     fake_respond(407, NULL);
     fake_turn(&loop);
-    assert_string_equal(told, "rc");
+    assert_string_equal(told, "rcl");
     assert_int_equal(refused.status, 407);
     assert_int_equal(close_error, RELAY_ERR_UNAUTHORIZED);
     assert_int_equal(path->ops->mtu(path), 0);
@@ -182,7 +196,7 @@ static void test_death_of_the_tunnel(void **state)
     fake_respond(200, NULL);
     relay_tunnel_closed(&fake.tunnel, RELAY_ERR_RESET);
     fake_turn(&loop);
-    assert_string_equal(told, "c");
+    assert_string_equal(told, "cl");
     assert_int_equal(close_error, RELAY_ERR_RESET);
 }
 
@@ -201,6 +215,25 @@ static void test_close_is_silent(void **state)
     assert_int_equal(fake.aborted, RELAY_ERR_CANCELLED);
     fake_turn(&loop);
     assert_string_equal(told, "");
+}
+
+static void test_narrow_tunnel_tells_when_it_is_wide(void **state)
+{
+    path->ops->close(path);
+    fake_turn(&loop);
+    fake_next_max_datagram = 1188;
+    struct relay_request request = {.kind = RELAY_KIND_CAPSULES, .content_length = -1};
+    struct relay_path_tunnel_config config = {.session = &fake_session, .request = &request};
+    path = relay_path_tunnel_open(&config);
+    fake_next_max_datagram = 0;
+    path->cb = &path_cb;
+    for (int i = 0; i < 3; i++)
+        uv_run(&loop.uv, UV_RUN_ONCE);
+    assert_string_equal(told, "");
+    fake.max_datagram = 1220;
+    for (int i = 0; i < 10 && told[0] == '\0'; i++)
+        uv_run(&loop.uv, UV_RUN_ONCE);
+    assert_string_equal(told, "m");
 }
 
 static void test_addresses_are_new(void **state)
@@ -232,6 +265,7 @@ int main(void)
         TEST(test_death_of_the_tunnel),
         TEST(test_fin_of_the_relay),
         TEST(test_close_is_silent),
+        TEST(test_narrow_tunnel_tells_when_it_is_wide),
         TEST(test_addresses_are_new),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
