@@ -1,0 +1,441 @@
+#include "client/chain_internal.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "lib/net/log.h"
+#include "lib/wire/error.h"
+
+#define WATCH_EVERY (100 * RELAY_MS)
+#define WANTED_FOR                                                                                           \
+    (60 * RELAY_SECOND) /* after the last use it is not connected again until somebody asks                  \
+                         */
+#define ORPHANED_MAX   (30 * RELAY_SECOND) /* a hop without a path is given up then */
+#define SILENT_MAX     (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
+#define STANDBY_PAUSE  (2 * RELAY_SECOND)
+#define BACK_OFF_FIRST (250 * RELAY_MS)
+#define BACK_OFF_MAX   (30 * RELAY_SECOND)
+
+#define CHAIN_OF(member, pointer)                                                                            \
+    ((struct relay_chain *)((char *)(pointer)-offsetof(struct relay_chain, member)))
+
+static const struct relay_hop_user hop_cb;
+
+static size_t num_hops(const struct relay_chain *chain)
+{
+    return chain->config->num_hops;
+}
+
+bool relay_chain_is_up(const struct relay_chain *chain)
+{
+    for (size_t i = 0; i < num_hops(chain); i++)
+        if (!chain->links[i].ready || chain->links[i].needs_path)
+            return false;
+    return true;
+}
+
+struct relay_hop *relay_chain_hop(const struct relay_chain *chain, unsigned number)
+{
+    const struct relay_link *link = &chain->links[number - 1];
+    return link->ready ? link->hop : NULL;
+}
+
+static void log_failure(const struct relay_failure *failure)
+{
+    relay_log(RELAY_LOG_WARNING, "hop_failed", "s:i, s:s, s:s", "hop", (int)failure->hop, "error",
+              relay_error_name(failure->error), "text", failure->text);
+}
+
+/* ---- links ---- */
+
+static void clear_link(struct relay_link *link)
+{
+    *link = (struct relay_link){.chain = link->chain, .index = link->index};
+}
+
+static void close_link(struct relay_link *link)
+{
+    if (link->hop != NULL)
+        relay_hop_close(link->hop);
+    clear_link(link);
+}
+
+/* What stands on a hop that has gone: it may go on over another path, or it ends. */
+static void orphan(struct relay_chain *chain, size_t index)
+{
+    struct relay_link *link = &chain->links[index];
+    if (index < num_hops(chain) && link->ready && relay_hop_can_move(link->hop)) {
+        if (!link->needs_path)
+            link->since = relay_loop_now(chain->loop);
+        link->needs_path = true;
+        return;
+    }
+    for (size_t i = index; i < num_hops(chain); i++)
+        close_link(&chain->links[i]);
+}
+
+static bool connect_link(struct relay_chain *chain, struct relay_link *link, size_t place)
+{
+    struct relay_hop_params params = {
+        .environment = chain->environment,
+        .config = &chain->config->hops[link->index],
+        .trust = &chain->trusts[link->index],
+        .place = place,
+        .number = link->index + 1,
+        .is_last = link->index + 1 == num_hops(chain),
+        .carrier = link->index > 0 ? chain->links[link->index - 1].hop : NULL,
+    };
+    link->hop = relay_hop_new(&params, &hop_cb, link);
+    return link->hop != NULL;
+}
+
+/* ---- failures and back-off ---- */
+
+static void back_off(struct relay_chain *chain)
+{
+    uint32_t random = 0;
+    unsigned rounds = chain->failures / (unsigned)chain->config->hops[0].num_places;
+    uint64_t delay = rounds == 0 ? 0 : BACK_OFF_FIRST << (rounds < 8 ? rounds - 1 : 7);
+    if (delay > BACK_OFF_MAX)
+        delay = BACK_OFF_MAX;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random)) /* without it: no jitter */
+        delay = delay / 2 + (uint64_t)((double)(delay / 2) * random / UINT32_MAX);
+    chain->retry_at = relay_loop_now(chain->loop) + delay;
+}
+
+static void next_place(struct relay_chain *chain)
+{
+    chain->place = (chain->place + 1) % chain->config->hops[0].num_places;
+}
+
+/* An attempt to bring the chain up has failed. */
+static void count_failure(struct relay_chain *chain, const struct relay_failure *failure)
+{
+    chain->last_failure = *failure;
+    chain->failures++;
+    back_off(chain);
+    if (chain->failures >= chain->config->hops[0].num_places)
+        relay_chain_refuse(chain, failure);
+}
+
+/* ---- bringing it up ---- */
+
+static bool is_wanted(const struct relay_chain *chain, size_t index)
+{
+    for (size_t i = index + 1; i < num_hops(chain); i++)
+        if (chain->links[i].hop != NULL)
+            return true;
+    return chain->num_waiting > 0 || relay_loop_now(chain->loop) < chain->last_used + WANTED_FOR;
+}
+
+static void move(struct relay_chain *chain, struct relay_link *link)
+{
+    struct relay_hop *carrier = chain->links[link->index - 1].hop;
+    int error = relay_hop_move(link->hop, carrier);
+    if (error == 0) {
+        link->needs_path = false;
+        link->since = relay_loop_now(chain->loop);
+        relay_log(RELAY_LOG_INFO, "hop_moved", "s:i, s:s", "hop", (int)link->index + 1, "through",
+                  relay_hop_authority(carrier));
+        return;
+    }
+    relay_failure_set(&chain->last_failure, error, link->index + 1, relay_hop_authority(link->hop),
+                      "it could not move to another path: %s", relay_error_text(error));
+    log_failure(&chain->last_failure);
+    for (size_t i = link->index; i < num_hops(chain); i++)
+        close_link(&chain->links[i]);
+}
+
+/* Does the next thing that is missing. */
+static void on_advance(struct relay_task *task)
+{
+    struct relay_chain *chain = CHAIN_OF(advance, task);
+    for (size_t i = 0; i < num_hops(chain); i++) {
+        struct relay_link *link = &chain->links[i];
+        if (link->hop != NULL && link->ready && link->needs_path)
+            move(chain, link);
+        if (link->hop != NULL && link->ready)
+            continue;
+        if (link->hop == NULL && is_wanted(chain, i)) {
+            if (relay_loop_now(chain->loop) < chain->retry_at ||
+                !connect_link(chain, link, i == 0 ? chain->place : 0))
+                relay_timer_set(chain->loop, &chain->retry, chain->retry_at + RELAY_MS);
+        }
+        return;
+    }
+    chain->failures = 0;
+    chain->last_failure.error = RELAY_OK;
+    relay_chain_serve(chain);
+    if (!relay_timer_is_set(&chain->watch))
+        relay_timer_set_after(chain->loop, &chain->watch, WATCH_EVERY);
+}
+
+static void on_retry(struct relay_timer *timer)
+{
+    struct relay_chain *chain = CHAIN_OF(retry, timer);
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
+/* ---- another hop 1 beside the one in doubt ---- */
+
+static bool is_doubtful(const struct relay_link *first)
+{
+    return !first->ready || first->draining || relay_hop_is_silent(first->hop);
+}
+
+static void start_standby(struct relay_chain *chain)
+{
+    uint64_t now = relay_loop_now(chain->loop);
+    struct relay_link *first = &chain->links[0];
+    size_t num_places = chain->config->hops[0].num_places;
+    if (chain->standby.hop != NULL || now < chain->last_standby + STANDBY_PAUSE || num_hops(chain) < 2 ||
+        !chain->links[1].ready || !relay_hop_can_move(chain->links[1].hop) ||
+        (num_places == 1 && !first->draining))
+        return;
+    chain->last_standby = now;
+    chain->standby_place = (chain->place + 1) % num_places;
+    relay_log(RELAY_LOG_INFO, "hop_doubtful", "s:i, s:s", "hop", 1, "place", relay_hop_authority(first->hop));
+    connect_link(chain, &chain->standby, chain->standby_place);
+}
+
+/* The other hop 1 is ready. It takes over if there is still a reason. */
+static void adopt_standby(struct relay_chain *chain)
+{
+    struct relay_link *first = &chain->links[0], *second = &chain->links[1];
+    if (!is_doubtful(first) || !second->ready || !relay_hop_can_move(second->hop)) {
+        close_link(&chain->standby);
+        return;
+    }
+    struct relay_hop *hop = chain->standby.hop, *old = first->hop;
+    clear_link(&chain->standby);
+    clear_link(first);
+    first->hop = hop;
+    first->ready = true;
+    first->since = relay_loop_now(chain->loop);
+    relay_hop_set_user(hop, first);
+    chain->place = chain->standby_place;
+    move(chain, second); /* before the old one closes its tunnel */
+    if (old != NULL)
+        relay_hop_close(old);
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
+/* ---- the watch ---- */
+
+static void end_link(struct relay_link *link, int error, const char *why)
+{
+    struct relay_chain *chain = link->chain;
+    struct relay_failure failure;
+    relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop), "%s", why);
+    log_failure(&failure);
+    chain->last_failure = failure;
+    for (size_t i = link->index; i < num_hops(chain); i++)
+        close_link(&chain->links[i]);
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
+/* Whether it is this hop that is silent, and not one below. */
+static bool is_silent_alone(const struct relay_chain *chain, const struct relay_link *link)
+{
+    for (size_t i = 0; i < link->index; i++)
+        if (!chain->links[i].ready || relay_hop_is_silent(chain->links[i].hop))
+            return false;
+    return relay_hop_is_silent(link->hop);
+}
+
+static void watch_link(struct relay_link *link, uint64_t now)
+{
+    if (!link->ready)
+        return;
+    if (link->needs_path) {
+        link->silent_since = 0;
+        if (now > link->since + ORPHANED_MAX)
+            end_link(link, RELAY_ERR_TIMEOUT, "no other way to it was found in time");
+        return;
+    }
+    if (!is_silent_alone(link->chain, link))
+        link->silent_since = 0;
+    else if (link->silent_since == 0)
+        link->silent_since = now;
+    else if (now > link->silent_since + SILENT_MAX)
+        end_link(link, RELAY_ERR_TIMEOUT, "it does not answer any more");
+}
+
+static void on_watch(struct relay_timer *timer)
+{
+    struct relay_chain *chain = CHAIN_OF(watch, timer);
+    uint64_t now = relay_loop_now(chain->loop);
+    struct relay_link *first = &chain->links[0];
+    bool is_any = false;
+    for (size_t i = 0; i < num_hops(chain); i++) {
+        watch_link(&chain->links[i], now);
+        is_any = is_any || chain->links[i].hop != NULL;
+    }
+    if (first->ready && is_doubtful(first))
+        start_standby(chain);
+    if (chain->num_waiting > 0)
+        relay_task_queue(chain->loop, &chain->advance);
+    if (is_any)
+        relay_timer_set_after(chain->loop, &chain->watch, WATCH_EVERY);
+}
+
+/* ---- what hops tell ---- */
+
+static void on_ready(void *user)
+{
+    struct relay_link *link = user;
+    struct relay_chain *chain = link->chain;
+    link->ready = true;
+    link->since = relay_loop_now(chain->loop);
+    relay_log(RELAY_LOG_INFO, "hop_ready", "s:i, s:s, s:i", "hop", (int)link->index + 1, "relay",
+              relay_hop_authority(link->hop), "http", relay_hop_session(link->hop)->version >> 8);
+    if (link == &chain->standby)
+        adopt_standby(chain);
+    else
+        relay_task_queue(chain->loop, &chain->advance);
+}
+
+static bool is_retired(const struct relay_link *link)
+{
+    return link >= link->chain->retired && link < link->chain->retired + RELAY_CHAIN_RETIRED_MAX;
+}
+
+static void on_path_lost(void *user)
+{
+    struct relay_link *link = user;
+    struct relay_chain *chain = link->chain;
+    if (is_retired(link)) {
+        close_link(link);
+        return;
+    }
+    /* Moved just now and refused: that ingress does not lead there. */
+    bool is_refused = relay_loop_now(chain->loop) < link->since + 2 * RELAY_SECOND;
+    orphan(chain, link->index);
+    if (is_refused && link->index == 1 && chain->links[0].ready) {
+        chain->failures++;
+        back_off(chain);
+        close_link(&chain->links[0]);
+        next_place(chain);
+    }
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
+static void retire(struct relay_link *link)
+{
+    struct relay_chain *chain = link->chain;
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
+        if (chain->retired[i].hop == NULL) {
+            chain->retired[i].hop = link->hop;
+            chain->retired[i].ready = true;
+            relay_hop_set_user(link->hop, &chain->retired[i]);
+            clear_link(link);
+            return;
+        }
+    }
+    close_link(link);
+}
+
+static void on_goaway(void *user)
+{
+    struct relay_link *link = user;
+    struct relay_chain *chain = link->chain;
+    if (is_retired(link) || link == &chain->standby)
+        return;
+    if (link->index + 1 == num_hops(chain))
+        retire(link);
+    else
+        link->draining = true; /* hop 1: the watch finds another; in the middle: until it closes */
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
+/* A hop blames the one that carried it: another ingress may know the way. */
+static void leave_ingress(struct relay_chain *chain, const struct relay_failure *failure)
+{
+    if (failure->hop != 1 || chain->config->hops[0].num_places == 1)
+        return;
+    close_link(&chain->links[0]);
+    next_place(chain);
+}
+
+static void on_close(void *user, const struct relay_failure *failure)
+{
+    struct relay_link *link = user;
+    struct relay_chain *chain = link->chain;
+    bool was_ready = link->ready;
+    clear_link(link);
+    if (is_retired(link) || link == &chain->standby)
+        return;
+    bool is_idle = was_ready && !is_wanted(chain, link->index);
+    if (!is_idle)
+        log_failure(failure);
+    if (link->index == 0)
+        next_place(chain);
+    else
+        leave_ingress(chain, failure);
+    orphan(chain, link->index + 1u);
+    if (was_ready)
+        chain->last_failure = *failure;
+    else
+        count_failure(chain, failure);
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
+static const struct relay_hop_user hop_cb = {
+    .on_ready = on_ready, .on_path_lost = on_path_lost, .on_goaway = on_goaway, .on_close = on_close};
+
+/* ---- life ---- */
+
+struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
+                                    const struct relay_client_config *config, char *text, size_t size)
+{
+    struct relay_chain *chain = calloc(1, sizeof(*chain));
+    if (chain == NULL) {
+        snprintf(text, size, "out of memory");
+        return NULL;
+    }
+    chain->environment = environment;
+    chain->config = config;
+    chain->loop = environment->loop;
+    chain->waiting_end = &chain->waiting;
+    relay_timer_init(&chain->retry, on_retry);
+    relay_timer_init(&chain->watch, on_watch);
+    relay_task_init(&chain->advance, RELAY_LEVEL_EVENT, on_advance);
+    chain->standby.chain = chain;
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
+        chain->retired[i].chain = chain;
+    for (size_t i = 0; i < config->num_hops; i++) {
+        char reason[256] = "";
+        chain->links[i].chain = chain;
+        chain->links[i].index = (unsigned)i;
+        if (relay_hop_trust_init(&chain->trusts[i], &config->hops[i], reason, sizeof(reason)) != 0) {
+            snprintf(text, size, "hop %zu (%s): %s", i + 1, config->hops[i].places[0].authority, reason);
+            relay_chain_free(chain);
+            return NULL;
+        }
+    }
+    return chain;
+}
+
+void relay_chain_free(struct relay_chain *chain)
+{
+    relay_timer_stop(chain->loop, &chain->retry);
+    relay_timer_stop(chain->loop, &chain->watch);
+    relay_task_cancel(&chain->advance);
+    for (size_t i = num_hops(chain); i > 0; i--)
+        close_link(&chain->links[i - 1]);
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
+        close_link(&chain->retired[i]);
+    close_link(&chain->standby);
+    for (size_t i = 0; i < num_hops(chain); i++)
+        relay_hop_trust_dispose(&chain->trusts[i]);
+    free(chain);
+}
+
+void relay_chain_start(struct relay_chain *chain)
+{
+    chain->last_used = relay_loop_now(chain->loop);
+    relay_task_queue(chain->loop, &chain->advance);
+}

@@ -1,0 +1,58 @@
+/* The chain of hops, kept up: it connects hop after hop, each through the one before, opens tunnels through
+ * the last one for the fronts, and connects anew with back-off when something dies.
+ *
+ * When hop 1 dies or goes silent, hop 2's QUIC connection moves to another ingress and no tunnel is lost.
+ * When the last hop dies its tunnels are lost and told so. Nothing ever goes to a target past the chain.
+ *
+ * While it is not up, tunnels to be opened wait (at most RELAY_CHAIN_WAITING_MAX, for RELAY_OPENING_TIMEOUT);
+ * a failed attempt fails them with its reason. After five failures in a row they fail at once, until the
+ * chain is up again.
+ */
+#ifndef RELAY_CLIENT_CHAIN_H
+#define RELAY_CLIENT_CHAIN_H
+
+#include "client/hop.h"
+
+#define RELAY_CHAIN_WAITING_MAX 256
+#define RELAY_OPENING_TIMEOUT   (15 * RELAY_SECOND)
+
+struct relay_chain;
+
+/* NULL with the reason in `text`: a CA file is bad, or out of memory. The environment and the configuration
+ * are the caller's and outlive the hops (environment->num_hops == 0). */
+struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
+                                    const struct relay_client_config *config, char *text, size_t size);
+/* Every opening must have been told or cancelled. Its hops live on until the loop has closed them. */
+void relay_chain_free(struct relay_chain *chain);
+/* Connects now; otherwise the first opening does. */
+void relay_chain_start(struct relay_chain *chain);
+/* Every hop is ready. */
+bool relay_chain_is_up(const struct relay_chain *chain);
+/* Hop `number` (from 1) if it is ready, else NULL; for tests and the log. */
+struct relay_hop *relay_chain_hop(const struct relay_chain *chain, unsigned number);
+
+/* One tunnel to a target being opened. Embedded by a front; zeroed before its first use; one use at a time.
+ */
+struct relay_opening {
+    /* The last hop has answered 2xx: attach to the tunnel before returning. */
+    void (*on_open)(struct relay_opening *opening, struct relay_tunnel *tunnel);
+    void (*on_failed)(struct relay_opening *opening, const struct relay_failure *failure);
+    /* private */
+    struct relay_chain *chain; /* NULL: not in use */
+    struct relay_opening *prev, *next;
+    struct relay_tunnel *tunnel; /* NULL: waiting */
+    struct relay_timer deadline;
+    struct relay_task task; /* tells `failure` */
+    struct relay_failure failure;
+    struct relay_host host;
+    uint16_t port;
+    bool is_udp;
+};
+
+/* Exactly one of the two callbacks comes, never from inside this call. The name travels unresolved. */
+void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, bool is_udp,
+                      const struct relay_host *host, uint16_t port);
+/* No callback comes after. Fine on one that was told, or never used. */
+void relay_opening_cancel(struct relay_opening *opening);
+
+#endif

@@ -1,0 +1,27 @@
+/* Why something did not work, as it is told to the user: which hop, and the reason. A plain value. No token
+ * is ever in it. */
+#ifndef RELAY_CLIENT_FAILURE_H
+#define RELAY_CLIENT_FAILURE_H
+
+#include <stddef.h>
+
+#include "lib/net/refusal.h"
+
+#define RELAY_FAILURE_TEXT_SIZE 384
+
+struct relay_failure {
+    int error;                          /* RELAY_ERR_* */
+    unsigned hop;                       /* from 1; 0: the client itself */
+    char text[RELAY_FAILURE_TEXT_SIZE]; /* one sentence without a full stop: "hop 1 (in.example:443):
+                                           connection refused" */
+};
+
+/* "hop HOP (AUTHORITY): REASON"; REASON is printf-like. */
+__attribute__((format(printf, 5, 6))) void relay_failure_set(struct relay_failure *failure, int error,
+                                                             unsigned hop, const char *authority,
+                                                             const char *format, ...);
+/* What the refusal means in words: "the token was refused (407)", "name resolution failed: NXDOMAIN (502)".
+ * Returns `text`. */
+const char *relay_refusal_print(const struct relay_refusal *refusal, char *text, size_t size);
+
+#endif

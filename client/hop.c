@@ -1,0 +1,431 @@
+#include "client/hop_internal.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/ssl.h>
+
+#include "client/hop_request.h"
+#include "lib/net/http3.h"
+#include "lib/net/quic_conn.h"
+#include "lib/net/quic_tls.h"
+#include "lib/net/tls_context.h"
+#include "lib/wire/error.h"
+
+#define HTTP2_FIRST (600 * RELAY_SECOND) /* after HTTP/3 did not work */
+
+#define HOP_OF(member, pointer) ((struct relay_hop *)((char *)(pointer)-offsetof(struct relay_hop, member)))
+
+/* ---- trust ---- */
+
+int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_config *config, char *text,
+                         size_t size)
+{
+    char reason[RELAY_QUIC_ERROR_SIZE] = "";
+    const uint8_t(*pins)[RELAY_PIN_SIZE] = config->has_pin ? &config->pin : NULL;
+    struct relay_tls_client_config tls = {.ca_file = config->ca, .pins = pins, .num_pins = config->has_pin};
+    memset(trust, 0, sizeof(*trust));
+    int error = relay_quic_credentials_client(config->ca, pins, config->has_pin, &trust->quic, reason);
+    if (error != 0)
+        snprintf(text, size, "%s", reason);
+    else if ((trust->tls = relay_tls_client_context(&tls, text, size)) == NULL)
+        error = RELAY_ERR_CERTIFICATE;
+    if (error != 0)
+        relay_hop_trust_dispose(trust);
+    return error;
+}
+
+void relay_hop_trust_dispose(struct relay_hop_trust *trust)
+{
+    SSL_CTX_free(trust->tls);
+    relay_quic_credentials_unref(trust->quic);
+    memset(trust, 0, sizeof(*trust));
+}
+
+/* ---- the end ---- */
+
+static void stop_everything(struct relay_hop *hop)
+{
+    hop->state = RELAY_HOP_DEAD;
+    relay_timer_stop(hop->loop, &hop->hedge);
+    relay_timer_stop(hop->loop, &hop->other_family);
+    relay_timer_stop(hop->loop, &hop->deadline);
+    relay_lookup_cancel(&hop->lookup);
+    for (int i = 0; i < RELAY_ATTEMPTS; i++)
+        relay_attempt_stop(&hop->attempts[i]);
+    relay_task_queue(hop->loop, &hop->task);
+}
+
+static void die(struct relay_hop *hop)
+{
+    if (hop->state == RELAY_HOP_DEAD)
+        return;
+    hop->close_due = true;
+    stop_everything(hop);
+}
+
+void relay_hop_close(struct relay_hop *hop)
+{
+    hop->cb = NULL;
+    stop_everything(hop);
+}
+
+void relay_hop_set_user(struct relay_hop *hop, void *user)
+{
+    hop->user = user;
+}
+
+static bool has_sessions(const struct relay_hop *hop)
+{
+    for (int i = 0; i < RELAY_ATTEMPTS; i++)
+        if (hop->attempts[i].session != NULL)
+            return true;
+    return false;
+}
+
+static void run_task(struct relay_task *task)
+{
+    struct relay_hop *hop = HOP_OF(task, task);
+    if (hop->cb != NULL && hop->ready_due) {
+        hop->ready_due = false;
+        hop->cb->on_ready(hop->user);
+    }
+    if (hop->cb != NULL && hop->goaway_due) {
+        hop->goaway_due = false;
+        hop->cb->on_goaway(hop->user);
+    }
+    if (hop->cb != NULL && hop->path_lost_due && hop->state == RELAY_HOP_READY) {
+        hop->path_lost_due = false;
+        hop->cb->on_path_lost(hop->user);
+    }
+    if (hop->cb != NULL && hop->close_due) {
+        const struct relay_hop_user *cb = hop->cb;
+        hop->cb = NULL;
+        cb->on_close(hop->user, &hop->failure);
+    }
+    if (hop->cb == NULL && !has_sessions(hop)) {
+        relay_task_cancel(&hop->task);
+        hop->params.environment->num_hops--;
+        free(hop);
+    }
+}
+
+/* ---- connecting ---- */
+
+static bool allows_http3(const struct relay_hop *hop)
+{
+    const struct relay_hop *carrier = hop->params.carrier;
+    return hop->params.config->http != RELAY_HOP_HTTP2 &&
+           (carrier == NULL || relay_hop_session(carrier)->version == RELAY_HTTP_3);
+}
+
+static bool allows_http2(const struct relay_hop *hop)
+{
+    return hop->params.config->http != RELAY_HOP_HTTP3;
+}
+
+/* The first address of the other family; NULL: there is none, or this is no hop 1. */
+static const struct relay_address *other_address(const struct relay_hop *hop)
+{
+    for (size_t i = 1; i < hop->num_addresses; i++)
+        if (hop->addresses[i].family != hop->addresses[0].family)
+            return &hop->addresses[i];
+    return NULL;
+}
+
+static void start_http3(struct relay_hop *hop)
+{
+    if (other_address(hop) != NULL)
+        relay_timer_set_after(hop->loop, &hop->other_family, RELAY_HOP_OTHER_FAMILY);
+    relay_attempt_start_http3(&hop->attempts[RELAY_ATTEMPT_HTTP3], hop->addresses);
+}
+
+static void try_other_address(struct relay_hop *hop)
+{
+    struct relay_attempt *attempt = &hop->attempts[RELAY_ATTEMPT_HTTP3_OTHER];
+    const struct relay_address *address = other_address(hop);
+    if (hop->state == RELAY_HOP_CONNECTING && !attempt->started && address != NULL)
+        relay_attempt_start_http3(attempt, address);
+}
+
+static void try_http2(struct relay_hop *hop)
+{
+    struct relay_attempt *attempt = &hop->attempts[RELAY_ATTEMPT_HTTP2];
+    if (hop->state == RELAY_HOP_CONNECTING && !attempt->started && allows_http2(hop))
+        relay_attempt_start_http2(attempt);
+}
+
+static void try_http3(struct relay_hop *hop)
+{
+    if (hop->state == RELAY_HOP_CONNECTING && !hop->attempts[RELAY_ATTEMPT_HTTP3].started && hop->may_http3)
+        start_http3(hop);
+}
+
+static bool is_trying(const struct relay_hop *hop)
+{
+    for (int i = 0; i < RELAY_ATTEMPTS; i++)
+        if (hop->attempts[i].started && !hop->attempts[i].failed)
+            return true;
+    return false;
+}
+
+static const char *text_of(const struct relay_attempt *attempt)
+{
+    return attempt->text[0] != '\0' ? attempt->text : relay_error_text(attempt->error);
+}
+
+/* What to tell when nothing is left to try. */
+static void give_up(struct relay_hop *hop)
+{
+    const struct relay_attempt *http3 = &hop->attempts[RELAY_ATTEMPT_HTTP3],
+                               *http2 = &hop->attempts[RELAY_ATTEMPT_HTTP2];
+    const struct relay_attempt *only = http2->started ? http2 : http3;
+    unsigned number = hop->params.number;
+    const char *authority = hop->place->authority;
+    for (int i = 0; i < RELAY_ATTEMPTS; i++) {
+        if (hop->attempts[i].is_carrier_fault) {
+            hop->failure = hop->attempts[i].closed;
+            die(hop);
+            return;
+        }
+    }
+    bool tls_says_more = http3->error == RELAY_ERR_CERTIFICATE || http3->error == RELAY_ERR_TLS;
+    int error = tls_says_more ? http3->error : only->error;
+    if (http2->started && http3->started && http2->error != http3->error)
+        relay_failure_set(&hop->failure, error, number, authority, "HTTP/3: %s; HTTP/2: %s", text_of(http3),
+                          text_of(http2));
+    else
+        relay_failure_set(&hop->failure, error, number, authority, "%s", text_of(only));
+    die(hop);
+}
+
+static void on_deadline(struct relay_timer *timer)
+{
+    struct relay_hop *hop = HOP_OF(deadline, timer);
+    for (int i = 0; i < RELAY_ATTEMPTS; i++)
+        if (hop->attempts[i].started && !hop->attempts[i].failed)
+            hop->attempts[i].error = RELAY_ERR_TIMEOUT;
+    give_up(hop);
+}
+
+static void on_hedge(struct relay_timer *timer)
+{
+    try_http2(HOP_OF(hedge, timer));
+}
+
+static void on_other_family(struct relay_timer *timer)
+{
+    try_other_address(HOP_OF(other_family, timer));
+}
+
+/* The addresses are known, or there is a carrier. */
+static void begin(struct relay_hop *hop)
+{
+    const struct relay_hop *carrier = hop->params.carrier;
+    struct relay_hop_environment *environment = hop->params.environment;
+    bool http3 = hop->may_http3 = allows_http3(hop), http2 = allows_http2(hop), http2_first = false;
+    uint64_t now = relay_loop_now(hop->loop), hedge = RELAY_HOP_HEDGE;
+    relay_timer_set_after(hop->loop, &hop->deadline, RELAY_HOP_TIMEOUT);
+    if (!http3 && !http2) {
+        relay_failure_set(&hop->failure, RELAY_ERR_UNSUPPORTED, hop->params.number, hop->place->authority,
+                          "HTTP/3 is asked for, but the hop before runs over TCP");
+        die(hop);
+        return;
+    }
+    if (carrier == NULL) {
+        hop->local = relay_hop_memory_local(&hop->addresses[0], hop->place->port);
+        http2_first =
+            http2 && relay_hop_memory_has(&environment->memory, &hop->local, &hop->addresses[0], now);
+    } else if (http3) { /* a round trip through the hops before is no silence */
+        hedge += 3 * relay_quic_conn_srtt(relay_http3_conn(relay_hop_session(carrier)));
+    }
+    if (http3 && http2 && !http2_first)
+        relay_timer_set_after(hop->loop, &hop->hedge, hedge);
+    if (http3 && !http2_first)
+        start_http3(hop);
+    else
+        try_http2(hop);
+}
+
+static void on_resolved(struct relay_lookup *lookup, const struct relay_resolution *resolution)
+{
+    struct relay_hop *hop = HOP_OF(lookup, lookup);
+    if (resolution->error != 0) {
+        const char *rcode = relay_rcode_name(resolution->rcode);
+        relay_failure_set(&hop->failure, resolution->error, hop->params.number, hop->place->authority,
+                          "%s%s%s", relay_error_text(resolution->error), rcode != NULL ? ": " : "",
+                          rcode != NULL ? rcode : "");
+        die(hop);
+        return;
+    }
+    hop->num_addresses = resolution->num_addresses;
+    memcpy(hop->addresses, resolution->addresses, resolution->num_addresses * sizeof(hop->addresses[0]));
+    begin(hop);
+}
+
+static void find_addresses(struct relay_hop *hop)
+{
+    const struct relay_host *host = &hop->place->host;
+    if (host->kind == RELAY_HOST_NAME) {
+        hop->lookup.on_resolved = on_resolved;
+        relay_resolver_ask(hop->params.environment->resolver, &hop->lookup, host->name);
+        return;
+    }
+    hop->addresses[0].family = host->kind == RELAY_HOST_IPV6 ? 6 : 4;
+    memcpy(hop->addresses[0].bytes, host->address, sizeof(hop->addresses[0].bytes));
+    hop->num_addresses = 1;
+    begin(hop);
+}
+
+struct relay_hop *relay_hop_new(const struct relay_hop_params *params, const struct relay_hop_user *cb,
+                                void *user)
+{
+    struct relay_hop *hop = calloc(1, sizeof(*hop));
+    if (hop == NULL)
+        return NULL;
+    hop->params = *params;
+    hop->place = &params->config->places[params->place];
+    hop->loop = params->environment->loop;
+    hop->cb = cb;
+    hop->user = user;
+    params->environment->num_hops++;
+    relay_task_init(&hop->task, RELAY_LEVEL_EVENT, run_task);
+    relay_timer_init(&hop->hedge, on_hedge);
+    relay_timer_init(&hop->other_family, on_other_family);
+    relay_timer_init(&hop->deadline, on_deadline);
+    for (int i = 0; i < RELAY_ATTEMPTS; i++)
+        hop->attempts[i].hop = hop;
+    if (params->carrier != NULL)
+        begin(hop);
+    else
+        find_addresses(hop);
+    return hop;
+}
+
+/* ---- what attempts tell ---- */
+
+void relay_hop_attempt_ready(struct relay_attempt *attempt)
+{
+    struct relay_hop *hop = attempt->hop;
+    if (hop->state != RELAY_HOP_CONNECTING)
+        return;
+    hop->state = RELAY_HOP_READY;
+    hop->winner = attempt;
+    relay_timer_stop(hop->loop, &hop->hedge);
+    relay_timer_stop(hop->loop, &hop->other_family);
+    relay_timer_stop(hop->loop, &hop->deadline);
+    for (int i = 0; i < RELAY_ATTEMPTS; i++)
+        if (&hop->attempts[i] != attempt)
+            relay_attempt_stop(&hop->attempts[i]);
+    if (!attempt->is_http3 && hop->params.carrier == NULL && hop->attempts[RELAY_ATTEMPT_HTTP3].started)
+        relay_hop_memory_add(&hop->params.environment->memory, &hop->local, &hop->addresses[0],
+                             relay_loop_now(hop->loop) + HTTP2_FIRST);
+    hop->ready_due = true;
+    relay_task_queue(hop->loop, &hop->task);
+}
+
+void relay_hop_attempt_failed(struct relay_attempt *attempt, int error)
+{
+    struct relay_hop *hop = attempt->hop;
+    if (attempt->failed || attempt->stopped)
+        return;
+    attempt->failed = true;
+    attempt->error = error;
+    if (hop->state == RELAY_HOP_READY && attempt == hop->winner) {
+        relay_failure_set(&hop->failure, error, hop->params.number, hop->place->authority,
+                          "the connection was lost: %s", relay_error_text(error));
+        die(hop);
+    } else if (hop->state == RELAY_HOP_CONNECTING) {
+        if (attempt->is_http3)
+            try_other_address(hop);
+        try_http2(hop);
+        try_http3(hop);
+        if (hop->state == RELAY_HOP_CONNECTING && !is_trying(hop))
+            give_up(hop);
+    }
+}
+
+void relay_hop_attempt_goaway(struct relay_attempt *attempt)
+{
+    attempt->hop->goaway_due = attempt == attempt->hop->winner;
+    relay_task_queue(attempt->hop->loop, &attempt->hop->task);
+}
+
+void relay_hop_attempt_path_lost(struct relay_attempt *attempt)
+{
+    struct relay_hop *hop = attempt->hop;
+    if (hop->state != RELAY_HOP_READY || attempt != hop->winner)
+        return; /* the session says so itself, or its loss is welcome */
+    hop->path_lost_due = true;
+    relay_task_queue(hop->loop, &hop->task);
+}
+
+void relay_hop_attempt_gone(struct relay_attempt *attempt)
+{
+    relay_task_queue(attempt->hop->loop, &attempt->hop->task);
+}
+
+/* ---- its use ---- */
+
+bool relay_hop_is_ready(const struct relay_hop *hop)
+{
+    return hop->state == RELAY_HOP_READY;
+}
+
+struct relay_session *relay_hop_session(const struct relay_hop *hop)
+{
+    return hop->state == RELAY_HOP_READY ? hop->winner->session : NULL;
+}
+
+const char *relay_hop_authority(const struct relay_hop *hop)
+{
+    return hop->place->authority;
+}
+
+unsigned relay_hop_number(const struct relay_hop *hop)
+{
+    return hop->params.number;
+}
+
+struct relay_tunnel *relay_hop_open(struct relay_hop *hop, bool is_udp, const struct relay_host *host,
+                                    uint16_t port, const struct relay_tunnel_user *cb, void *user)
+{
+    struct relay_hop_request request;
+    struct relay_session *session = relay_hop_session(hop);
+    if (session == NULL ||
+        relay_hop_request_init(&request, hop->params.config, hop->place, is_udp, host, port) != 0)
+        return NULL;
+    struct relay_tunnel *tunnel = relay_session_open(session, &request.head, cb, user);
+    relay_hop_request_wipe(&request);
+    return tunnel;
+}
+
+static struct relay_quic_conn *conn_of(const struct relay_hop *hop)
+{
+    return hop->state == RELAY_HOP_READY && hop->winner->is_http3 && hop->winner->session != NULL
+               ? relay_http3_conn(hop->winner->session)
+               : NULL;
+}
+
+bool relay_hop_can_move(const struct relay_hop *hop)
+{
+    return hop->params.number > 1 && conn_of(hop) != NULL;
+}
+
+int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier)
+{
+    struct relay_quic_conn *conn = conn_of(hop);
+    struct relay_packet_path *path = conn != NULL ? relay_hop_open_path(hop, carrier, hop->winner) : NULL;
+    if (path == NULL)
+        return RELAY_ERR_UNSUPPORTED;
+    hop->path_lost_due = false;
+    hop->params.carrier = carrier;
+    return relay_quic_conn_migrate(conn, path);
+}
+
+bool relay_hop_is_silent(const struct relay_hop *hop)
+{
+    struct relay_quic_conn *conn = conn_of(hop);
+    return conn != NULL && relay_quic_conn_is_silent(conn);
+}

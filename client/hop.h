@@ -1,0 +1,88 @@
+/* One hop's connection: HTTP/3 first, HTTP/2 beside it when that is silent or refused, over real sockets (hop
+ * 1) or through tunnels of the hop before (its carrier).
+ *
+ * Over a carrier that speaks HTTP/3 this hop's QUIC runs inside its CONNECT-UDP; over one that speaks HTTP/2
+ * it is TLS and HTTP/2 inside its CONNECT, never QUIC over TCP. Only the name of hop 1 is resolved here;
+ * later names travel to the carrier.
+ *
+ * Order of calls: relay_hop_new; on_ready; then session, open, move; on_close at the end, or relay_hop_close.
+ * It frees itself afterwards. No callback comes from inside a call, nor after relay_hop_close.
+ */
+#ifndef RELAY_CLIENT_HOP_H
+#define RELAY_CLIENT_HOP_H
+
+#include <openssl/types.h>
+
+#include "client/config.h"
+#include "client/failure.h"
+#include "client/hop_memory.h"
+#include "lib/net/resolver.h"
+#include "lib/net/session.h"
+
+struct relay_hop;
+struct relay_quic_credentials;
+
+/* What all hops of a client share; the caller's, and outlives them. */
+struct relay_hop_environment {
+    struct relay_loop *loop;
+    struct relay_resolver *resolver;
+    struct relay_limits limits;
+    struct relay_budget budget;
+    struct relay_hop_memory memory;
+    size_t num_hops; /* alive, also those that are being closed */
+};
+
+/* Whom a hop's configuration trusts, for both kinds of TLS. Zeroed memory is fine for dispose. */
+struct relay_hop_trust {
+    SSL_CTX *tls;
+    struct relay_quic_credentials *quic;
+};
+/* 0, or an error with the reason in `text`. */
+int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_config *config, char *text,
+                         size_t size);
+void relay_hop_trust_dispose(struct relay_hop_trust *trust);
+
+struct relay_hop_user {
+    void (*on_ready)(void *user);
+    /* The carrier has gone, but this hop's QUIC connection lives: call relay_hop_move, or relay_hop_close. */
+    void (*on_path_lost)(void *user);
+    /* No new tunnels; the open ones live on. */
+    void (*on_goaway)(void *user);
+    void (*on_close)(void *user, const struct relay_failure *failure);
+};
+
+struct relay_hop_params {
+    struct relay_hop_environment *environment;
+    const struct relay_hop_config *config;
+    const struct relay_hop_trust *trust;
+    size_t place;              /* which of config->places */
+    unsigned number;           /* from 1 */
+    bool is_last;              /* it sends the keep-alives that keep the hops below alive too */
+    struct relay_hop *carrier; /* the hop before, ready; NULL for hop 1 */
+};
+
+/* NULL: out of memory. */
+struct relay_hop *relay_hop_new(const struct relay_hop_params *params, const struct relay_hop_user *cb,
+                                void *user);
+void relay_hop_close(struct relay_hop *hop);
+void relay_hop_set_user(struct relay_hop *hop, void *user);
+
+bool relay_hop_is_ready(const struct relay_hop *hop);
+/* NULL until on_ready. */
+struct relay_session *relay_hop_session(const struct relay_hop *hop);
+const char *relay_hop_authority(const struct relay_hop *hop);
+unsigned relay_hop_number(const struct relay_hop *hop);
+
+/* Opens a tunnel to `host` through this hop. NULL: the connection takes no more (or is not ready). */
+struct relay_tunnel *relay_hop_open(struct relay_hop *hop, bool is_udp, const struct relay_host *host,
+                                    uint16_t port, const struct relay_tunnel_user *cb, void *user);
+
+/* Whether it could go on over another carrier: it is ready, nested and speaks HTTP/3. */
+bool relay_hop_can_move(const struct relay_hop *hop);
+/* Moves the living connection to a tunnel of another carrier (QUIC migration): no tunnel of this hop is lost.
+ * 0, or an error: it goes on as before, or waits for a path as before. */
+int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier);
+/* Nothing has come for 3 PTO while something is in flight. Always false for HTTP/2. */
+bool relay_hop_is_silent(const struct relay_hop *hop);
+
+#endif

@@ -1,0 +1,211 @@
+#include "client/chain_internal.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/wire/error.h"
+
+#define OPENING_OF(member, pointer)                                                                          \
+    ((struct relay_opening *)((char *)(pointer)-offsetof(struct relay_opening, member)))
+#define BREAKER 5 /* failures of all ingresses in a row; then openings fail at once (T81) */
+
+/* ---- the two lists ---- */
+
+static void wait_in_line(struct relay_chain *chain, struct relay_opening *opening)
+{
+    opening->next = NULL;
+    opening->prev = NULL;
+    *chain->waiting_end = opening;
+    chain->waiting_end = &opening->next;
+    chain->num_waiting++;
+}
+
+static void leave_line(struct relay_chain *chain, struct relay_opening *opening)
+{
+    for (struct relay_opening **at = &chain->waiting; *at != NULL; at = &(*at)->next) {
+        if (*at == opening) {
+            *at = opening->next;
+            if (chain->waiting_end == &opening->next)
+                chain->waiting_end = at;
+            chain->num_waiting--;
+            break;
+        }
+    }
+    opening->next = NULL;
+}
+
+static void list_open(struct relay_chain *chain, struct relay_opening *opening)
+{
+    opening->prev = NULL;
+    opening->next = chain->opening;
+    if (chain->opening != NULL)
+        chain->opening->prev = opening;
+    chain->opening = opening;
+}
+
+static void unlist_open(struct relay_chain *chain, struct relay_opening *opening)
+{
+    if (opening->prev != NULL)
+        opening->prev->next = opening->next;
+    else
+        chain->opening = opening->next;
+    if (opening->next != NULL)
+        opening->next->prev = opening->prev;
+    opening->prev = opening->next = NULL;
+}
+
+/* Takes it out of the chain; the tunnel, if any, is the caller's. */
+static struct relay_tunnel *detach(struct relay_opening *opening)
+{
+    struct relay_chain *chain = opening->chain;
+    struct relay_tunnel *tunnel = opening->tunnel;
+    relay_timer_stop(chain->loop, &opening->deadline);
+    relay_task_cancel(&opening->task);
+    if (tunnel != NULL)
+        unlist_open(chain, opening);
+    else
+        leave_line(chain, opening);
+    opening->tunnel = NULL;
+    opening->chain = NULL;
+    return tunnel;
+}
+
+static void drop_tunnel(struct relay_tunnel *tunnel)
+{
+    if (tunnel == NULL)
+        return;
+    relay_tunnel_attach(tunnel, NULL, NULL);
+    relay_tunnel_abort(tunnel, RELAY_ERR_CANCELLED);
+}
+
+void relay_opening_cancel(struct relay_opening *opening)
+{
+    if (opening->chain != NULL)
+        drop_tunnel(detach(opening));
+}
+
+/* ---- failing ---- */
+
+static void on_task(struct relay_task *task)
+{
+    struct relay_opening *opening = OPENING_OF(task, task);
+    drop_tunnel(detach(opening));
+    opening->on_failed(opening, &opening->failure);
+}
+
+static void fail(struct relay_opening *opening, const struct relay_failure *failure)
+{
+    opening->failure = *failure;
+    relay_task_queue(opening->chain->loop, &opening->task);
+}
+
+static void on_deadline(struct relay_timer *timer)
+{
+    struct relay_opening *opening = OPENING_OF(deadline, timer);
+    struct relay_chain *chain = opening->chain;
+    unsigned last = (unsigned)chain->config->num_hops;
+    struct relay_failure failure = chain->last_failure;
+    if (opening->tunnel != NULL || failure.error == RELAY_OK)
+        relay_failure_set(&failure, RELAY_ERR_TIMEOUT, last,
+                          chain->config->hops[last - 1].places[0].authority, "%s",
+                          opening->tunnel != NULL ? "no answer in time" : "not connected in time");
+    fail(opening, &failure);
+}
+
+void relay_chain_refuse(struct relay_chain *chain, const struct relay_failure *failure)
+{
+    for (struct relay_opening *opening = chain->waiting; opening != NULL; opening = opening->next)
+        fail(opening, failure);
+}
+
+/* ---- the tunnel's callbacks until it is open ---- */
+
+static void on_response(void *user, const struct relay_response *response)
+{
+    struct relay_opening *opening = user;
+    struct relay_chain *chain = opening->chain;
+    if (response->status < 200)
+        return;
+    if (response->status < 300) {
+        struct relay_tunnel *tunnel = detach(opening);
+        opening->on_open(opening, tunnel);
+        return;
+    }
+    struct relay_refusal refusal;
+    struct relay_failure failure;
+    char why[160];
+    unsigned last = (unsigned)chain->config->num_hops;
+    relay_refusal_read(&refusal, response);
+    relay_failure_set(&failure, refusal.error, last, chain->config->hops[last - 1].places[0].authority, "%s",
+                      relay_refusal_print(&refusal, why, sizeof(why)));
+    fail(opening, &failure);
+}
+
+static void on_close(void *user, int error)
+{
+    struct relay_opening *opening = user;
+    struct relay_chain *chain = opening->chain;
+    unsigned last = (unsigned)chain->config->num_hops;
+    struct relay_failure failure;
+    relay_failure_set(&failure, error != RELAY_OK ? error : RELAY_ERR_CLOSED, last,
+                      chain->config->hops[last - 1].places[0].authority,
+                      "the request ended without an answer: %s",
+                      relay_error_text(error != RELAY_OK ? error : RELAY_ERR_CLOSED));
+    bool is_told = relay_task_is_queued(&opening->task); /* refused by a head, whose failure is known */
+    unlist_open(chain, opening);
+    opening->tunnel = NULL;
+    wait_in_line(chain, opening); /* where the task finds it */
+    if (!is_told)
+        fail(opening, &failure);
+}
+
+static const struct relay_tunnel_user tunnel_cb = {.on_response = on_response, .on_close = on_close};
+
+/* False: the connection takes no more requests now. */
+static bool send_request(struct relay_chain *chain, struct relay_opening *opening)
+{
+    struct relay_hop *last = chain->links[chain->config->num_hops - 1].hop;
+    struct relay_tunnel *tunnel =
+        relay_hop_open(last, opening->is_udp, &opening->host, opening->port, &tunnel_cb, opening);
+    if (tunnel == NULL)
+        return false;
+    leave_line(chain, opening);
+    opening->tunnel = tunnel;
+    list_open(chain, opening);
+    return true;
+}
+
+void relay_chain_serve(struct relay_chain *chain)
+{
+    struct relay_opening *next;
+    for (struct relay_opening *opening = chain->waiting; opening != NULL; opening = next) {
+        next = opening->next;
+        if (!relay_task_is_queued(&opening->task) && !send_request(chain, opening))
+            break;
+    }
+}
+
+void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, bool is_udp,
+                      const struct relay_host *host, uint16_t port)
+{
+    struct relay_failure failure = {.error = RELAY_ERR_LIMIT,
+                                    .text = "too many connections wait for the chain"};
+    opening->chain = chain;
+    opening->tunnel = NULL;
+    opening->is_udp = is_udp;
+    opening->host = *host;
+    opening->port = port;
+    relay_timer_init(&opening->deadline, on_deadline);
+    relay_task_init(&opening->task, RELAY_LEVEL_EVENT, on_task);
+    relay_timer_set_after(chain->loop, &opening->deadline, RELAY_OPENING_TIMEOUT);
+    chain->last_used = relay_loop_now(chain->loop);
+    bool is_full = chain->num_waiting >= RELAY_CHAIN_WAITING_MAX;
+    wait_in_line(chain, opening);
+    if (is_full)
+        fail(opening, &failure);
+    else if (!relay_chain_is_up(chain) && chain->failures >= BREAKER * chain->config->hops[0].num_places)
+        fail(opening, &chain->last_failure);
+    else
+        relay_task_queue(chain->loop, &chain->advance);
+}
