@@ -1,0 +1,38 @@
+/* A local UDP socket whose datagrams go through the chain: one CONNECT-UDP tunnel for each pair of source and
+ * target.
+ *
+ * Either all go to one target (a forward), or each has the head of a SOCKS5 datagram that names its target
+ * (an association). A tunnel ends after RELAY_UDP_FRONT_IDLE without a datagram either way. While it is being
+ * opened the first datagrams wait; what is too big for the path, and what comes when there are too many
+ * tunnels, is dropped and counted.
+ */
+#ifndef RELAY_CLIENT_UDP_FRONT_H
+#define RELAY_CLIENT_UDP_FRONT_H
+
+#include "client/chain.h"
+
+#define RELAY_UDP_FRONT_IDLE        (120 * RELAY_SECOND) /* RFC 9298 section 3.1: at least two minutes */
+#define RELAY_UDP_FRONT_FLOWS_MAX   256
+#define RELAY_UDP_FRONT_EARLY_MAX   8 /* datagrams that wait for their tunnel */
+#define RELAY_UDP_FRONT_EARLY_BYTES 65536
+
+struct relay_udp_front;
+
+struct relay_udp_front_config {
+    struct relay_loop *loop;
+    struct relay_chain *chain;
+    struct sockaddr_storage local; /* port 0: the kernel's choice */
+    bool is_socks;                 /* else all goes to host:port */
+    struct relay_host host;
+    uint16_t port;
+    struct relay_address
+        source; /* is_socks: only datagrams from this address, and from the port of the first of them */
+};
+
+/* NULL with errno. `*local` (may be NULL) is where it is bound. */
+struct relay_udp_front *relay_udp_front_new(const struct relay_udp_front_config *config,
+                                            struct sockaddr_storage *local);
+/* Closes the socket and ends its tunnels. */
+void relay_udp_front_close(struct relay_udp_front *front);
+
+#endif
