@@ -196,6 +196,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     relay_log(RELAY_LOG_INFO, "ready", "s:s, s:s, s:i", "version", TWOHOP_VERSION, "role", server.source.role,
               "workers", (int)server.num_workers);
     relay_loop_run(&server.loop);
+    uv_thread_join(&server.joiner);
     if (config->pid_file != NULL)
         relay_process_remove_pid(config->pid_file, server.pid_fd);
     relay_log(RELAY_LOG_INFO, "ended", NULL);

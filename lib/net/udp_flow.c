@@ -401,7 +401,7 @@ static void read_socket(struct relay_udp_flow *flow)
         return;
     size_t at = 0, errors = 0;
     for (size_t datagrams = 0; datagrams < TURN_DATAGRAMS && RELAY_SCRATCH_SIZE - at >= DATAGRAM_MAX;) {
-        size_t segment;
+        size_t segment = 0;
         ssize_t len = receive(flow, scratch + at, &segment);
         if (len == -EAGAIN)
             break;
