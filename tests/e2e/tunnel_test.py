@@ -358,4 +358,4 @@ def test_sigterm_drains(egress, tcp_echo):
             http1.Connection(egress.at.clear).close()
         connection.send(b"still here")
         assert connection.read(10) == b"still here"
-    egress.stop(timeout=10)
+    egress.wait_end(timeout=10)

@@ -26,6 +26,8 @@ class _Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __enter__(self):
+        if self.kind == socket.SOCK_STREAM:
+            self._socket.listen(128)  # before anyone may connect
         self._thread.start()
         return self
 
@@ -42,7 +44,6 @@ class TcpEcho(_Target):
     kind = socket.SOCK_STREAM
 
     def _run(self):
-        self._socket.listen(128)
         self._connections = set()
         while True:
             try:

@@ -100,11 +100,15 @@ class Process:
         """SIGTERM, and asserts exit status 0 without a sanitizer's report. timeout covers the 30 s given to tunnels."""
         if self.running():
             self.signal(signal.SIGTERM)
+        self.wait_end(timeout)
+
+    def wait_end(self, timeout=40):
+        """Asserts that it ends by itself, or after a signal that was sent, with status 0 and clean."""
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.name} did not end {timeout} s after SIGTERM. Its log:\n{self.log}") from None
+            raise AssertionError(f"{self.name} did not end within {timeout} s. Its log:\n{self.log}") from None
         self._reader.join(5)
         assert status == 0, f"{self.name} ended with {status}. Its log:\n{self.log}"
         self.assert_clean()
