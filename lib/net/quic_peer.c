@@ -286,7 +286,6 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
     }
     if (peer->conn->state != RELAY_QUIC_OPEN)
         return; /* its CONNECTION_CLOSE is on its way */
-    relay_count(endpoint->loop->metrics->connections_h3, 1);
     endpoint->cb->on_connection(endpoint->user, peer->conn);
     if (peer->conn->cb == NULL) {
         ngtcp2_ccerr_set_transport_error(&peer->conn->ccerr, NGTCP2_CONNECTION_REFUSED, NULL, 0);
