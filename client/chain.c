@@ -153,6 +153,8 @@ static void move(struct relay_chain *chain, struct relay_link *link)
 static void on_advance(struct relay_task *task)
 {
     struct relay_chain *chain = CHAIN_OF(advance, task);
+    if (chain->is_stopped)
+        return;
     for (size_t i = 0; i < num_hops(chain); i++) {
         struct relay_link *link = &chain->links[i];
         if (link->hop != NULL && link->ready && link->needs_path)
@@ -419,8 +421,11 @@ struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
     return chain;
 }
 
-void relay_chain_free(struct relay_chain *chain)
+void relay_chain_stop(struct relay_chain *chain)
 {
+    static const struct relay_failure failure = {.error = RELAY_ERR_SHUTDOWN,
+                                                 .text = "the client is shutting down"};
+    chain->is_stopped = true;
     relay_timer_stop(chain->loop, &chain->retry);
     relay_timer_stop(chain->loop, &chain->watch);
     relay_task_cancel(&chain->advance);
@@ -429,6 +434,12 @@ void relay_chain_free(struct relay_chain *chain)
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
         close_link(&chain->retired[i]);
     close_link(&chain->standby);
+    relay_chain_refuse(chain, &failure);
+}
+
+void relay_chain_free(struct relay_chain *chain)
+{
+    relay_chain_stop(chain);
     for (size_t i = 0; i < num_hops(chain); i++)
         relay_hop_trust_dispose(&chain->trusts[i]);
     free(chain);

@@ -22,7 +22,10 @@ struct relay_chain;
  * are the caller's and outlive the hops (environment->num_hops == 0). */
 struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
                                     const struct relay_client_config *config, char *text, size_t size);
-/* Every opening must have been told or cancelled. Its hops live on until the loop has closed them. */
+/* Closes every hop, which the loop does in its next turns (until environment->num_hops is 0); openings fail
+ * from now on. */
+void relay_chain_stop(struct relay_chain *chain);
+/* Stops. Every opening must have been told or cancelled. */
 void relay_chain_free(struct relay_chain *chain);
 /* Connects now; otherwise the first opening does. */
 void relay_chain_start(struct relay_chain *chain);

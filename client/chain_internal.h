@@ -27,6 +27,7 @@ struct relay_chain {
     struct relay_link standby;                          /* another hop 1, while the one in use is in doubt */
     struct relay_link retired[RELAY_CHAIN_RETIRED_MAX]; /* last hops that take no new tunnels */
     size_t place, standby_place;
+    bool is_stopped;
     unsigned failures;     /* attempts in a row that did not bring the chain up */
     uint64_t retry_at;     /* ns */
     uint64_t last_used;    /* ns; of an opening */

@@ -202,7 +202,10 @@ void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, 
     chain->last_used = relay_loop_now(chain->loop);
     bool is_full = chain->num_waiting >= RELAY_CHAIN_WAITING_MAX;
     wait_in_line(chain, opening);
-    if (is_full)
+    if (chain->is_stopped) {
+        failure = (struct relay_failure){.error = RELAY_ERR_SHUTDOWN, .text = "the client is shutting down"};
+        fail(opening, &failure);
+    } else if (is_full)
         fail(opening, &failure);
     else if (!relay_chain_is_up(chain) && chain->failures >= BREAKER * chain->config->hops[0].num_places)
         fail(opening, &chain->last_failure);
