@@ -432,6 +432,71 @@ static void test_ingress_goes_silent(void **state)
     ingress_goes(SIGSTOP);
 }
 
+/* The only ingress dies and comes back: hop 2 waits for it. */
+static void test_ingress_restarts(void **state)
+{
+    struct probe tcp, udp;
+    ingress_a = start_relay(&certificate, INGRESS_TOKEN, 0);
+    egress = start_relay(&certificate, EGRESS_TOKEN, 0);
+    add_hop(INGRESS_TOKEN, "auto", &ingress_a, NULL);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    open_probe(&tcp, false);
+    open_probe(&udp, true);
+    echo_bytes(&tcp, 300000);
+    assert_true(echo_datagram(&udp, "before"));
+    stop_child(&ingress_a);
+    tcp.wanted += 2000000;
+    pump(&tcp);
+    run_until(&loop, NULL, 300);
+    ingress_a = start_relay(&certificate, INGRESS_TOKEN, 0);
+    config.hops[0].places[0].port = ingress_a.port;
+    tcp.progress = false;
+    run_until(&loop, &tcp.progress, 4 * WAIT);
+    assert_int_equal(tcp.received, tcp.wanted);
+    assert_false(tcp.closed);
+    assert_true(echo_datagram(&udp, "after"));
+    close_probe(&tcp);
+    close_probe(&udp);
+}
+
+/* Nothing hears the request, yet everybody who waits is told, and later at once. */
+static void test_breaker(void **state)
+{
+    struct probe probe;
+    egress = start_relay(&certificate, EGRESS_TOKEN, RELAY_WITHOUT_UDP | RELAY_WITHOUT_TCP);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    for (int i = 0; i < 6; i++)
+        expect_failure(false, "target.example", 80, 1, RELAY_ERR_REFUSED, "connection refused");
+    uint64_t start = relay_loop_now(&loop);
+    expect_failure(true, "target.example", 80, 1, RELAY_ERR_REFUSED, "connection refused");
+    assert_true(relay_loop_now(&loop) - start < 100 * RELAY_MS);
+    ask(&probe, false, "target.example", 80);
+    relay_opening_cancel(&probe.opening);
+    run_until(&loop, NULL, 20);
+    assert_false(probe.told);
+}
+
+static void test_cancelled_openings(void **state)
+{
+    struct probe waiting, asked;
+    egress = start_relay(&certificate, EGRESS_TOKEN, 0);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    ask(&waiting, false, "target.example", tcp_echo.port);
+    relay_opening_cancel(&waiting.opening);
+    both_ways();
+    ask(&asked, false, "target.example", tcp_echo.port);
+    run_until(&loop, &asked.told, 1);
+    if (!asked.told)
+        relay_opening_cancel(&asked.opening);
+    else
+        close_probe(&asked);
+    both_ways();
+    assert_false(waiting.told);
+}
+
 static int start_targets(void **state)
 {
     certificate_make(&certificate, "relay.example");
@@ -466,6 +531,9 @@ int main(void)
         TEST(test_wrong_key),
         TEST(test_nobody_there),
         TEST(test_egress_comes_back),
+        TEST(test_breaker),
+        TEST(test_cancelled_openings),
+        TEST(test_ingress_restarts),
         TEST(test_ingress_is_killed),
         TEST(test_ingress_goes_silent),
     };
