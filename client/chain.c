@@ -137,6 +137,7 @@ static void move(struct relay_chain *chain, struct relay_link *link)
     int error = relay_hop_move(link->hop, carrier);
     if (error == 0) {
         link->needs_path = false;
+        link->moved = true;
         link->since = relay_loop_now(chain->loop);
         relay_log(RELAY_LOG_INFO, "hop_moved", "s:i, s:s", "hop", (int)link->index + 1, "through",
                   relay_hop_authority(carrier));
@@ -314,7 +315,7 @@ static void on_path_lost(void *user)
         return;
     }
     /* Moved just now and refused: that ingress does not lead there. */
-    bool is_refused = relay_loop_now(chain->loop) < link->since + 2 * RELAY_SECOND;
+    bool is_refused = link->moved && relay_loop_now(chain->loop) < link->since + 2 * RELAY_SECOND;
     orphan(chain, link->index);
     if (is_refused && link->index == 1 && chain->links[0].ready) {
         chain->failures++;

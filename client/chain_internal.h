@@ -13,6 +13,7 @@ struct relay_link {
     unsigned index;        /* from 0 */
     bool ready;
     bool needs_path;       /* its carrier has gone; since `since` */
+    bool moved;            /* it is not on the path it was made on; since `since` */
     bool draining;         /* GOAWAY came */
     uint64_t since;        /* ready, moved, or without a path */
     uint64_t silent_since; /* 0: it is not */

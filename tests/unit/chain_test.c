@@ -261,6 +261,19 @@ static void test_refused_udp_falls_back_and_is_remembered(void **state)
     assert_true(relay_hop_memory_has(&environment.memory, &loopback, &loopback, relay_loop_now(&loop)));
 }
 
+static void test_silent_udp_falls_back(void **state)
+{
+    static const struct relay_address loopback = {4, {127, 0, 0, 1}};
+    egress = start_relay(&certificate, EGRESS_TOKEN, RELAY_DEAF_UDP);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    uint64_t start = relay_loop_now(&loop);
+    both_ways();
+    assert_true(relay_loop_now(&loop) - start < 5 * RELAY_SECOND);
+    assert_int_equal(version_of(1), RELAY_HTTP_2);
+    assert_true(relay_hop_memory_has(&environment.memory, &loopback, &loopback, relay_loop_now(&loop)));
+}
+
 static void two_hops(int ingress_flags, const char *http1, const char *http2)
 {
     ingress_a = start_relay(&certificate, INGRESS_TOKEN, ingress_flags);
@@ -497,6 +510,48 @@ static void test_cancelled_openings(void **state)
     assert_false(waiting.told);
 }
 
+/* GOAWAY of the only relay: the open tunnel lives on, new ones go over a new connection. */
+static void goaway_of_the_last_hop(const char *version)
+{
+    struct probe old, new;
+    egress = start_relay(&certificate, EGRESS_TOKEN, 0);
+    add_hop(EGRESS_TOKEN, version, &egress, NULL);
+    start_chain();
+    open_probe(&old, false);
+    echo_bytes(&old, 10000);
+    struct relay_hop *first = relay_chain_hop(chain, 1);
+    kill(egress.pid, SIGUSR1);
+    for (int i = 0; i < 500 && (relay_chain_hop(chain, 1) == first || relay_chain_hop(chain, 1) == NULL); i++)
+        run_until(&loop, NULL, 10);
+    assert_ptr_not_equal(relay_chain_hop(chain, 1), first);
+    open_probe(&new, false);
+    echo_bytes(&new, 10000);
+    echo_bytes(&old, 30000);
+    close_probe(&old);
+    for (int i = 0; i < 500 && environment.num_hops > 1; i++)
+        run_until(&loop, NULL, 10);
+    assert_int_equal(environment.num_hops, 1);
+    echo_bytes(&new, 20000);
+    close_probe(&new);
+}
+
+static void test_goaway_http3(void **state)
+{
+    goaway_of_the_last_hop("3");
+}
+
+static void test_goaway_http2(void **state)
+{
+    goaway_of_the_last_hop("2");
+}
+
+static void test_ingress_drains(void **state)
+{
+    metrics.quic_migrations = 0;
+    ingress_goes(SIGUSR1);
+    assert_int_equal(version_of(1), RELAY_HTTP_3);
+}
+
 static int start_targets(void **state)
 {
     certificate_make(&certificate, "relay.example");
@@ -521,6 +576,10 @@ int main(void)
         TEST(test_one_hop_http3),
         TEST(test_one_hop_http2),
         TEST(test_refused_udp_falls_back_and_is_remembered),
+        TEST(test_silent_udp_falls_back),
+        TEST(test_goaway_http3),
+        TEST(test_goaway_http2),
+        TEST(test_ingress_drains),
         TEST(test_two_hops_http3),
         TEST(test_two_hops_over_tcp),
         TEST(test_http2_inside_http3),

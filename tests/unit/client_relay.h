@@ -29,7 +29,10 @@
 #include "lib/wire/uri_template.h"
 #include "tests/unit/quic_harness.h"
 
-enum { RELAY_WITHOUT_UDP = 1, RELAY_WITHOUT_TCP = 2 };
+/* Deaf: the port is open and nobody reads it, like behind a firewall that drops. */
+enum { RELAY_WITHOUT_UDP = 1, RELAY_WITHOUT_TCP = 2, RELAY_DEAF_UDP = 4 };
+
+#define CHILD_SESSIONS 64
 
 struct child {
     pid_t pid;
@@ -44,6 +47,8 @@ struct child_relay {
     struct relay_uri_template udp;
     SSL_CTX *tls;
     const char *token;
+    uv_signal_t drain; /* SIGUSR1: GOAWAY on every connection */
+    struct relay_session *sessions[CHILD_SESSIONS];
 };
 
 static struct child_relay child_relay;
@@ -187,8 +192,26 @@ static void child_on_request(void *user, struct relay_tunnel *tunnel, const stru
 
 static void child_on_session_close(void *user, int error)
 {
-    (void)user;
+    struct relay_session **slot = user;
     (void)error;
+    *slot = NULL;
+}
+
+static struct relay_session **child_slot(void)
+{
+    for (size_t i = 0; i < CHILD_SESSIONS; i++)
+        if (child_relay.sessions[i] == NULL)
+            return &child_relay.sessions[i];
+    abort();
+}
+
+static void child_on_drain(uv_signal_t *handle, int number)
+{
+    (void)handle;
+    (void)number;
+    for (size_t i = 0; i < CHILD_SESSIONS; i++)
+        if (child_relay.sessions[i] != NULL)
+            relay_session_shutdown(child_relay.sessions[i]);
 }
 
 static const struct relay_session_user child_session_cb = {.on_request = child_on_request,
@@ -199,7 +222,8 @@ static const struct relay_session_user child_session_cb = {.on_request = child_o
 static void child_on_connection(void *user, struct relay_quic_conn *conn)
 {
     (void)user;
-    relay_http3_server(conn, &child_relay.limits, &child_relay.budget, &child_session_cb, NULL);
+    struct relay_session **slot = child_slot();
+    *slot = relay_http3_server(conn, &child_relay.limits, &child_relay.budget, &child_session_cb, slot);
 }
 
 static const struct relay_quic_endpoint_user child_endpoint_cb = {child_on_connection};
@@ -207,7 +231,9 @@ static const struct relay_quic_endpoint_user child_endpoint_cb = {child_on_conne
 static void child_on_tls_ready(void *user)
 {
     struct relay_stream **stream = user;
-    relay_http2_server(*stream, &child_relay.limits, &child_relay.budget, &child_session_cb, NULL, NULL, 0);
+    struct relay_session **slot = child_slot();
+    *slot = relay_http2_server(*stream, &child_relay.limits, &child_relay.budget, &child_session_cb, slot,
+                               NULL, 0);
     free(stream);
 }
 
@@ -274,7 +300,7 @@ static void child_listen(const struct certificate *certificate, int flags, struc
     }
     if (flags & RELAY_WITHOUT_UDP)
         close(udp);
-    else if (relay_quic_endpoint_add_socket(endpoint, udp) != 0)
+    else if (!(flags & RELAY_DEAF_UDP) && relay_quic_endpoint_add_socket(endpoint, udp) != 0)
         abort();
     if (flags & RELAY_WITHOUT_TCP)
         close(tcp);
@@ -331,6 +357,8 @@ static struct child start_relay(const struct certificate *certificate, const cha
         relay_uri_template_parse(&child_relay.udp, RELAY_URI_TEMPLATE_UDP_DEFAULT, NULL) != 0)
         abort();
     child_listen(certificate, flags, &address);
+    uv_signal_init(&child_relay.loop.uv, &child_relay.drain);
+    uv_signal_start(&child_relay.drain, child_on_drain, SIGUSR1);
     child_write_port(fd, ntohs(((struct sockaddr_in *)&address)->sin_port));
     relay_loop_run(&child_relay.loop);
     _exit(0);
