@@ -30,9 +30,9 @@
  *   - a special-purpose address (relay_address_special()) is only matched by an allow rule with a literal
  * address or prefix; `*`, names, 0.0.0.0/0 and ::/0 are not literal;
  *   - a guarded port is only matched by an allow rule with a literal address or prefix and with ports written
- * in it. Guarded are TCP 25, 135-139, 445; UDP 19, 123, 135-139, 161, 389, 1900, 11211; and 53 on both unless
- * the address is one of the configured resolvers. When no rule matches, the target is denied; with no list at
- * all, the public internet is allowed, within both guards.
+ * in it. Guarded are TCP 25, 119, 135-139, 445, 563; UDP 19, 123, 135-139, 161, 389, 1900, 11211; and 53 on
+ * both unless the address is one of the configured resolvers. When no rule matches, the target is denied;
+ * with no list at all, the public internet is allowed, within both guards.
  *
  * Examples, a name that resolves to two addresses, one in 10.0.0.0/8 (P) and one on the public internet (Q):
  *   "+db.example"                              Q passes, P is prohibited

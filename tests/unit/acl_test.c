@@ -269,6 +269,7 @@ static void guarded_ports_need_a_literal_rule_with_ports(void **state)
         {19, 0, DENIED},       {24, 0, 0},
         {25, DENIED, 0},       {26, 0, 0},
         {53, DENIED, DENIED},  {123, 0, DENIED},
+        {119, DENIED, 0},      {563, DENIED, 0},
         {134, 0, 0},           {135, DENIED, DENIED},
         {137, DENIED, DENIED}, {139, DENIED, DENIED},
         {140, 0, 0},           {161, 0, DENIED},
