@@ -1,9 +1,19 @@
 """Hosts in network namespaces, for tests in which addresses matter."""
+import contextlib
+import ctypes
 import itertools
 import os
 import subprocess
 
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count()
+
+
+def _enter(path):
+    with open(path) as namespace:
+        if _libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {path}")
 
 
 def ip(*words):
@@ -27,6 +37,26 @@ class Host:
         """subprocess.run of a command in this namespace; 20 s unless said otherwise."""
         options = {"capture_output": True, "text": True, "timeout": 20} | options
         return subprocess.run(self.prefix + [str(word) for word in command], **options)
+
+    @contextlib.contextmanager
+    def inside(self):
+        """What this thread opens and starts within is in this namespace: sockets, threads and processes."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            _enter(f"/run/netns/{self.name}")
+            yield self
+        finally:
+            _enter(f"/proc/self/fd/{before}")
+            os.close(before)
+
+    def nft(self, rules):
+        """Loads an nft script."""
+        done = self.run("nft", "-f", "-", input=rules)
+        assert done.returncode == 0, done.stderr
+
+    def counter(self, name):
+        """Packets of a named nft counter in the table "inet watch"."""
+        return int(self.run("nft", "list", "counter", "inet", "watch", name).stdout.split("packets")[1].split()[0])
 
     def next_link(self):
         self._links += 1

@@ -1,0 +1,69 @@
+"""A name server for tests, which may lie."""
+import contextlib
+import socket
+import threading
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+
+END = b"\0end of the name server\0"
+
+
+class Server:
+    """A context manager; address: what goes into resolver.servers. names: {"name.": answer}, where an answer is a list of
+    records as text ("A 192.0.2.1", "CNAME other."), an rcode's name ("NXDOMAIN"), bytes to send as they are, None (silence),
+    or a function that returns one of these. What is not in names is NXDOMAIN. asked: the names, in order."""
+
+    def __init__(self, names, host="127.0.0.1", ttl=0):
+        self.names, self.ttl, self.asked = names, ttl, []
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((host, 0))
+        self.port = self._socket.getsockname()[1]
+        self.address = f"{host}:{self.port}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._socket.sendto(END, self._socket.getsockname())
+        self._thread.join(5)
+        self._socket.close()
+
+    def _run(self):
+        while (packet := self._socket.recvfrom(65536))[0] != END:
+            with contextlib.suppress(ConnectionRefusedError):
+                answer = self._answer(dns.message.from_wire(packet[0]))
+                if answer is not None:
+                    self._socket.sendto(answer, packet[1])
+
+    def _answer(self, query):
+        question = query.question[0]
+        name = question.name.to_text().lower()
+        self.asked.append(name)
+        answer = self.names.get(name, "NXDOMAIN")
+        if callable(answer):
+            answer = answer()
+        if answer is None:
+            return None
+        if isinstance(answer, bytes):
+            return query.to_wire()[:2] + answer
+        reply = dns.message.make_response(query)
+        reply.flags |= dns.flags.RA
+        if isinstance(answer, str):
+            reply.set_rcode(dns.rcode.from_text(answer))
+            return reply.to_wire()
+        wanted = question.rdtype.name if hasattr(question.rdtype, "name") else str(question.rdtype)
+        for record in answer:
+            kind, value = record.split()
+            if kind == "CNAME":
+                reply.answer.append(dns.rrset.from_text(question.name, self.ttl, "IN", "CNAME", value))
+                for more in self.names.get(value, []):
+                    if more.split()[0] == wanted:
+                        reply.answer.append(dns.rrset.from_text(value, self.ttl, "IN", *more.split()))
+            elif kind == wanted:
+                reply.answer.append(dns.rrset.from_text(question.name, self.ttl, "IN", kind, value))
+        return reply.to_wire()
