@@ -53,11 +53,13 @@ static void send_text(struct http1 *h, const char *text)
     relay_stream_send(h->stream, (const uint8_t *)text, strlen(text));
 }
 
+/* Before the answer a pause holds bytes back in `in` and reading goes on: only so is the peer's end seen while
+ * its target is looked for (T28). */
 static void update_reading(struct http1 *h)
 {
     if (h->state == ENDED)
         return;
-    if (h->user_paused || h->in.len >= WAITING_MAX)
+    if ((h->user_paused && h->state != ANSWER) || h->in.len >= WAITING_MAX)
         relay_stream_pause(h->stream);
     else
         relay_stream_resume(h->stream);
