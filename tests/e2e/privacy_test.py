@@ -1,0 +1,180 @@
+"""What logs and metrics give away, and what guessers reach (T66, T70 to T72)."""
+import json
+import os
+import re
+import threading
+
+import pytest
+
+from harness import capsule, configs, dns, http1, http2, vitals
+
+AUTH = ("proxy-authorization", configs.BEARER)
+AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
+GUESS = "a-guess-that-is-wrong-4711"
+
+
+@pytest.fixture
+def egress(relay, certificates, tmp_path):
+    def start(**more):
+        at = configs.Ports()
+        started = relay(configs.egress(certificates, tmp_path, at, **({"num-threads": 2, "log-level": "debug"} | more)))
+        started.at, started.vitals = at, vitals.Vitals(started)
+        return started
+    return start
+
+
+@pytest.fixture
+def name_server():
+    with dns.Server({}) as server:
+        yield server
+
+
+def udp_path(target):
+    return f"/.well-known/masque/udp/{target.host}/{target.port}/"
+
+
+EVIL = [b"a\x1b[31mred", b"a\"b", b"a\\nb", b"a\tb", b"\xff\xfe\x80", "\u202egro".encode(), b"x" * 10000, b"{\"event\":\"ready\"}",
+        b"%0d%0aInjected: 1", b"a\rb", b"a\nb", b"a\0b", b"${jndi:ldap://x}", b"%s%n%x"]
+
+
+def test_nobody_writes_into_the_log(egress, tcp_echo, name_server):
+    relay = egress(**{"resolver.servers": [name_server.address]})
+    with vitals.Bystander(relay.at.clear, tcp_echo):
+        for evil in EVIL:
+            for head in (b"CONNECT " + evil + b":443 HTTP/1.1\r\nHost: " + evil + b":443\r\n" + AUTH_LINE.encode() + b"\r\n\r\n",
+                         b"GET /" + evil + b" HTTP/1.1\r\nHost: a\r\nUser-Agent: " + evil + b"\r\n\r\n",
+                         b"GET / HTTP/1.1\r\nHost: " + evil + b"\r\nProxy-Authorization: Bearer " + evil + b"\r\n\r\n",
+                         evil + b" / HTTP/1.1\r\n\r\n"):
+                with http1.Connection(relay.at.clear) as connection:
+                    connection.send(head)
+                    connection.head()
+            with http2.Connection(relay.at.clear) as connection:
+                try:
+                    stream = connection.open([(b":method", b"CONNECT"), (b":authority", evil + b":443"), AUTH, (b"user-agent", evil)])
+                    connection.response(stream, 3)
+                except (ConnectionError, AssertionError):
+                    pass
+        relay.signal(1)
+        relay.wait_event("reloaded")
+    lines = relay.log.splitlines()
+    assert lines
+    for line in lines:
+        assert len(line) <= 4096 and not re.search(r"[\x00-\x1f\x7f]", line), line
+        assert isinstance(json.loads(line), dict), line
+    assert len(relay.events("ready")) == 1
+
+
+def test_two_logs_joined_give_no_pair(relay, certificates, tmp_path, tcp_echo, udp_echo):
+    """ingress -> egress -> target, each way: the egress names no client, the ingress no target, neither a token."""
+    hops = {}
+    for role in ("egress", "ingress"):
+        folder = tmp_path / role
+        folder.mkdir()
+        at = configs.Ports()
+        if role == "egress":
+            config = configs.egress(certificates, folder, at, peers=["127.0.0.0/8"], **{"num-threads": 2})
+        else:
+            config = configs.ingress(certificates, folder, at, [f"127.0.0.1:{hops['egress'].at.tls}"], **{"num-threads": 2})
+        hops[role] = relay(config, name=role)
+        hops[role].at, hops[role].vitals = at, vitals.Vitals(hops[role])
+    ingress, egress = hops["ingress"], hops["egress"]
+    clients = []
+
+    def through(request):
+        """TLS to the egress inside a CONNECT at the ingress."""
+        with http1.Connection(ingress.at.clear) as outer:
+            clients.append(outer.socket.getsockname()[1])
+            assert outer.connect(f"127.0.0.1:{egress.at.tls}", AUTH_LINE)[0] == 200
+            inner = http1.Connection.__new__(http1.Connection)
+            inner.socket = certificates.client_context(["http/1.1"]).wrap_socket(outer.socket, server_hostname="localhost")
+            inner._buffer = b""
+            request(inner)
+            outer.socket = inner.socket
+
+    def tcp(inner):
+        assert inner.connect(f"localhost:{tcp_echo.port}", AUTH_LINE)[0] == 200
+        inner.send(b"payload-of-the-user")
+        assert inner.read(19) == b"payload-of-the-user"
+
+    def udp(inner):
+        assert inner.upgrade(udp_path(udp_echo), AUTH_LINE)[0] == 101
+        inner.send(capsule.datagram(b"payload-of-the-user"))
+        inner.read(4)
+
+    def wrong(inner):
+        assert inner.connect(f"localhost:{tcp_echo.port}", f"Proxy-Authorization: Bearer {GUESS}")[0] == 407
+
+    for request in (tcp, udp, wrong):
+        through(request)
+    with http1.Connection(egress.at.clear) as connection:
+        clients.append(connection.socket.getsockname()[1])
+        assert connection.connect(f"localhost:{tcp_echo.port}", AUTH_LINE)[0] == 200
+    for hop in (ingress, egress):
+        vitals.wait(lambda: hop.vitals.tunnels() == 0)
+        hop.stop()
+    for hop, secrets in ((ingress, [str(tcp_echo.port), str(udp_echo.port), "localhost"]),
+                         (egress, [str(tcp_echo.port), str(udp_echo.port), "localhost:", "127.0.0.1:"])):
+        text = "\n".join(line for line in hop.log.splitlines() if '"event":"listening"' not in line)
+        for secret in [*secrets, *map(str, clients), configs.TOKEN, GUESS, "alice", "payload-of", "Bearer"]:
+            assert not re.search(rf"(?<!\d){re.escape(secret)}(?!\d)", text), (hop.name, secret, text)
+
+
+def test_no_secret_in_metrics_and_no_series_from_a_peer(egress, tcp_echo, name_server):
+    relay = egress(**{"resolver.servers": [name_server.address], "auth.failures-per-minute": 100000, "auth.failures-per-minute-global": 100000})
+    with vitals.Bystander(relay.at.clear, tcp_echo):
+        before = set(relay.vitals.metrics())
+        with http2.Connection(relay.at.clear) as connection:
+            connection.step()
+            for block in range(20):
+                streams = [connection.open([(":method", "CONNECT"), (":authority", f"odd-{block}-{i}.invalid.:{i + 1}"), AUTH,
+                                            ("user-agent", os.urandom(8).hex())]) for i in range(50)]
+                streams += [connection.open([(":method", f"M{i}"), (":scheme", "http"), (":path", f"/{block}/{i}"),
+                                             (":authority", f"h{i}")], end=True) for i in range(40)]
+                for stream in streams:
+                    connection.response(stream)
+        for i in range(20):
+            with http1.Connection(relay.at.clear) as connection:
+                connection.connect(tcp_echo.authority, f"Proxy-Authorization: Bearer {GUESS}{i}")
+        assert set(relay.vitals.metrics()) == before
+        for page in ("/metrics", "/status.json"):
+            text = relay.admin_get(page)[1]
+            for secret in (configs.TOKEN, GUESS, "alice", "odd-", str(tcp_echo.port), "127.0.0.1"):
+                assert not re.search(rf"(?<!\d){secret}(?!\d)", text), (page, secret)
+    with open(f"/proc/{relay.pid}/cmdline") as file:
+        assert configs.TOKEN not in file.read()
+    assert GUESS not in relay.log and configs.TOKEN not in relay.log
+
+
+def test_one_guesser_behind_an_ingress_disturbs_nobody(relay, certificates, tmp_path, tcp_echo):
+    """At the egress all come from one address: peers. One guesses, the others' good tokens always pass (T66)."""
+    users = [(f"user{i}", f"the-secret-of-user-{i}-is-long") for i in range(50)]
+    at = configs.Ports()
+    config = configs.egress(certificates, tmp_path, at, peers=["127.0.0.0/8"],
+                            **{"num-threads": 2, "auth.failures-per-minute-global": 100})
+    configs.token_file(tmp_path, users)
+    started = relay(config)
+    started.vitals = vitals.Vitals(started)
+    guesses, ended, wrong = [], threading.Event(), []
+
+    def guess():
+        while not ended.is_set():
+            with http1.Connection(at.clear) as connection:
+                guesses.append(connection.connect(tcp_echo.authority, f"Proxy-Authorization: Bearer {GUESS}")[0])
+
+    guesser = threading.Thread(target=guess)
+    guesser.start()
+    for round in range(6):
+        for _, secret in users:
+            with http1.Connection(at.clear) as connection:
+                status, _ = connection.connect(tcp_echo.authority, f"Proxy-Authorization: Bearer {secret}")
+                if status != 200:
+                    wrong.append((secret, status))
+    # who forgot the token, or lost it, is still told so and not locked out for the guesser's sake
+    with http1.Connection(at.clear) as connection:
+        assert connection.connect(tcp_echo.authority)[0] == 407
+    ended.set()
+    guesser.join()
+    assert not wrong, wrong[:5]
+    assert guesses[0] == 407 and guesses[-1] == 429, (guesses[0], guesses[-1], len(guesses))
+    assert started.vitals.metrics()['twohop_auth_total{result="ok"}'] >= 300
+    assert GUESS not in started.log
