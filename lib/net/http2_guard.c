@@ -75,6 +75,7 @@ int relay_http2_guard_walk(struct http2_guard *guard, const struct relay_limits 
                            size_t len, uint64_t now, size_t *taken)
 {
     size_t used = 0;
+    guard->has_begun = false;
     if (guard->head_len < HTTP2_FRAME_HEAD) {
         used = HTTP2_FRAME_HEAD - guard->head_len;
         used = used < len ? used : len;
@@ -83,6 +84,7 @@ int relay_http2_guard_walk(struct http2_guard *guard, const struct relay_limits 
         *taken = used;
         if (guard->head_len < HTTP2_FRAME_HEAD)
             return 0;
+        guard->has_begun = true;
         guard->left = (uint32_t)guard->head[0] << 16 | (uint32_t)guard->head[1] << 8 | guard->head[2];
         if (!admit(guard, limits, now))
             return RELAY_ERR_EXCESSIVE_LOAD;

@@ -6,6 +6,7 @@
  * http2_stream.c  is the tunnel's side: send queue, credit, responses, resets.
  * http2_head.c    collects and checks heads and writes ours.
  * http2_guard.c   walks the frames before nghttp2 does and counts what a peer may do per second.
+ * http2_past.c    remembers the client's last closed streams, which nghttp2 does not.
  *
  * Rules that keep it alive: `busy` is set while nghttp2 runs; then nothing is flushed. A session is freed
  * only by its event task, a stream only by relay_tunnel_ops.release. nghttp2_session_del calls no callback,
@@ -22,6 +23,7 @@
 #define HTTP2_FRAME_HEAD    9
 #define HTTP2_DATA_MAX      16375 /* with its head one full TLS record */
 #define HTTP2_CONTINUATIONS 8     /* frames behind one HEADERS (T12) */
+#define HTTP2_PAST_ENDED    16    /* closed streams that a session remembers */
 
 /* ---- guard: what a peer may cost ---- */
 
@@ -30,6 +32,7 @@ struct http2_guard {
     uint8_t head_len;               /* how much of it is there; complete: the payload is under way */
     uint8_t continuations;          /* behind the HEADERS under way */
     bool in_block;                  /* HEADERS came without END_HEADERS */
+    bool has_begun;                 /* the last walk completed `head` */
     uint32_t left;                  /* of the payload (or of the client's preface) */
     uint32_t update_credit;         /* WINDOW_UPDATEs that our DATA frames make plausible */
     struct relay_bucket control, resets, own_resets;
@@ -48,6 +51,22 @@ void relay_http2_guard_sent_data(struct http2_guard *guard, size_t len);
 bool relay_http2_guard_control(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
 bool relay_http2_guard_reset(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
 bool relay_http2_guard_own_reset(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
+
+/* ---- past: what a client has done with its streams ---- */
+
+struct http2_past {
+    uint32_t last;                     /* the greatest ID that it used */
+    uint32_t skipped_from, skipped_to; /* the IDs that its last jump passed over, without the second */
+    uint32_t ended[HTTP2_PAST_ENDED];  /* streams that it ended or reset itself; the oldest is overwritten */
+    uint32_t next;
+};
+
+/* Server: judges each frame by its head, before nghttp2 gets it (it ignores these). is_alive: nghttp2 still
+ * knows the stream. NGHTTP2_NO_ERROR, or the code of the GOAWAY it deserves: DATA or HEADERS behind the
+ * client's own END_STREAM or RST_STREAM (RFC 9113 section 5.1; what crosses with our RST_STREAM is not that),
+ * a new stream with an ID that was passed over (5.1.1), PRIORITY without a stream (6.3). */
+uint32_t relay_http2_past_judge(struct http2_past *past, const uint8_t *frame_head, uint32_t id,
+                                bool is_alive);
 
 /* ---- head: the one under way (header blocks never interleave on a connection) ---- */
 
@@ -115,6 +134,7 @@ struct http2_session {
     uint32_t num_live; /* streams that have not ended */
     struct http2_head *head;
     struct http2_guard guard;
+    struct http2_past past;
     struct relay_task event; /* early bytes, the end of failing, on_close */
     struct relay_task flush;
     struct relay_timer timer;

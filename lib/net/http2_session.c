@@ -304,6 +304,23 @@ static void feed_frame(struct http2_session *session, const uint8_t *bytes, size
     }
 }
 
+/* False: the frame that begins here ends the connection. */
+static bool judge_past(struct http2_session *session)
+{
+    const uint8_t *head = session->guard.head;
+    if (!session->super.is_server || !session->guard.has_begun)
+        return true;
+    uint32_t id = (uint32_t)head[5] << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8];
+    id &= INT32_MAX; /* the first bit is reserved */
+    bool is_alive = nghttp2_session_get_stream_user_data(session->nghttp, (int32_t)id) != NULL;
+    uint32_t code = relay_http2_past_judge(&session->past, head, id, is_alive);
+    if (code == NGHTTP2_NO_ERROR)
+        return true;
+    nghttp2_session_terminate_session(session->nghttp, code); /* the first code is the one that is sent */
+    relay_http2_session_fail(session, RELAY_ERR_PROTOCOL);
+    return false;
+}
+
 /* Frame by frame, so that a request is shown before its DATA comes, and so that nothing is parsed behind a
  * frame too many. */
 static void feed(struct http2_session *session, const uint8_t *bytes, size_t len)
@@ -317,6 +334,8 @@ static void feed(struct http2_session *session, const uint8_t *bytes, size_t len
             relay_http2_session_fail(session, error);
             break;
         }
+        if (!judge_past(session))
+            break;
         feed_frame(session, bytes, taken);
         bytes += taken;
         len -= taken;

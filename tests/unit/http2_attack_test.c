@@ -498,6 +498,44 @@ static void padding_is_credited(void **state)
     peers_free(peers);
 }
 
+/* RFC 9113 sections 5.1, 5.1.1 and 6.3. */
+static void frames_without_an_excuse(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t first;
+        uint8_t end, type;
+        uint32_t id;
+        int goaway;
+    } cases[] = {
+        {"DATA behind END_STREAM", 1, HEADERS, DATA, 1, STREAM_CLOSED},
+        {"HEADERS behind END_STREAM", 1, HEADERS, HEADERS, 1, STREAM_CLOSED},
+        {"DATA behind RST_STREAM", 1, RST_STREAM, DATA, 1, STREAM_CLOSED},
+        {"HEADERS behind RST_STREAM", 1, RST_STREAM, HEADERS, 1, STREAM_CLOSED},
+        {"WINDOW_UPDATE behind END_STREAM", 1, HEADERS, WINDOW_UPDATE, 1, -1},
+        {"RST_STREAM behind END_STREAM", 1, HEADERS, RST_STREAM, 1, -1},
+        {"a stream that was passed over", 5, HEADERS, HEADERS, 3, PROTOCOL_ERROR},
+        {"the next stream but one", 5, HEADERS, HEADERS, 9, -1},
+        {"PRIORITY of no stream", 1, HEADERS, PRIORITY, 0, PROTOCOL_ERROR},
+        {"PRIORITY of a closed stream", 1, HEADERS, PRIORITY, 1, -1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct peers *peers = attacked();
+        put_head(peers, cases[i].first, cases[i].end == HEADERS ? END_STREAM : 0, GET);
+        turns(peers, 10);
+        if (cases[i].end == RST_STREAM)
+            put_frame(peers, RST_STREAM, 0, cases[i].first, "\0\0\0\x8", 4);
+        if (cases[i].type == HEADERS)
+            put_head(peers, cases[i].id, END_STREAM, GET);
+        else
+            put_frame(peers, cases[i].type, 0, cases[i].id, "\0\0\0\1\0", cases[i].type == PRIORITY ? 5 : 4);
+        struct answers answers = look(peers);
+        if (answers.goaway != cases[i].goaway)
+            fail_msg("%s: GOAWAY %d", cases[i].name, answers.goaway);
+        peers_free(peers);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -520,6 +558,7 @@ int main(void)
         cmocka_unit_test(t16_goaway_then_malformed),
         cmocka_unit_test(not_http2_at_all),
         cmocka_unit_test(trailers_end_a_request),
+        cmocka_unit_test(frames_without_an_excuse),
         cmocka_unit_test(padding_is_credited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
