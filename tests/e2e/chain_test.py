@@ -1,0 +1,201 @@
+"""twohop-client and two hops: real programs' protocols in, targets out, and what happens when a hop fails."""
+import hashlib
+import os
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from harness import configs, http1, ports, process, socks
+
+
+class Chain:
+    """One egress, some ingresses, a client in front of them."""
+
+    def __init__(self, relay, client, certificates, folder, ingresses=1, quic=True, **client_options):
+        self.certificates, self.folder = certificates, folder
+        self.egress_at, self.ingress_at = configs.Ports(), [configs.Ports() for _ in range(ingresses)]
+        self.egress = relay(configs.egress(certificates, folder, self.egress_at, peers=["127.0.0.0/8"]), name="egress")
+        self.ingresses = []
+        for number, at in enumerate(self.ingress_at):
+            config = configs.ingress(certificates, folder, at, [f"127.0.0.1:{self.egress_at.tls}"])
+            if not quic:
+                config["listen"] = [one for one in config["listen"] if one.get("type") != "quic"]
+            self.ingresses.append(relay(config, name=f"ingress{number}"))
+        self.http, self.socks, self.tcp, self.udp = (ports.free_port() for _ in range(4))
+        self.client = client(self.client_config(**client_options), name="client")
+
+    def client_config(self, token=configs.TOKEN, egress_token=configs.TOKEN, forward=(), egress_port=None):
+        common = {"ca": str(self.certificates.ca)}
+        hop1 = {"urls": [f"https://127.0.0.1:{at.tls}" for at in self.ingress_at], "token": token, **common}
+        hop2 = {"url": f"https://127.0.0.1:{egress_port or self.egress_at.tls}", "token": egress_token, **common}
+        return {"chain": [hop1, hop2], "http-proxy": f"127.0.0.1:{self.http}", "socks": f"127.0.0.1:{self.socks}",
+                **({"forward": list(forward)} if forward else {})}
+
+
+@pytest.fixture
+def chain(relay, client, certificates, tmp_path):
+    return lambda **options: Chain(relay, client, certificates, tmp_path, **options)
+
+
+def echo_through_http(chain, target, data=b"through two hops"):
+    with http1.Connection(chain.http) as connection:
+        status, fields = connection.connect(target.authority)
+        assert status == 200, (status, connection.body(fields) if fields else None)
+        connection.send(data)
+        assert connection.read(len(data)) == data
+
+
+@pytest.mark.parametrize("quic", [True, False], ids=["http3", "http2"])
+def test_tcp_and_udp_by_every_front(chain, tcp_echo, udp_echo, quic):
+    up = chain(quic=quic)
+    echo_through_http(up, tcp_echo, os.urandom(300_000))
+    with http1.Connection(up.http) as connection:  # absolute form
+        status, fields = connection.request("GET", f"http://127.0.0.1:{up.egress_at.clear}/index.html")
+        assert status in (403, 502)  # the egress refuses its own listeners
+    connection, reply = socks.connect(up.socks, "127.0.0.1", tcp_echo.port)
+    with connection:
+        assert reply == 0
+        connection.sendall(b"by socks")
+        assert connection.recv(100) == b"by socks"
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(100) == b""
+    connection, reply = socks.connect(up.socks, "localhost", tcp_echo.port)  # the egress resolves it
+    with connection:
+        assert reply == 0
+    with socks.Associate(up.socks) as associate:
+        for size in (1, 500, 1100):
+            associate.send("127.0.0.1", udp_echo.port, b"u" * size)
+            assert associate.receive() == b"u" * size
+        associate.send("127.0.0.1", udp_echo.port, b"fragment", fragment=1)
+        associate.send("127.0.0.1", udp_echo.port, b"whole")
+        assert associate.receive() == b"whole"
+
+
+def test_forwards(chain, tcp_echo, udp_echo):
+    tcp_port, udp_port = ports.free_port(), ports.free_port()
+    chain(forward=[f"tcp:127.0.0.1:{tcp_port}={tcp_echo.authority}", f"udp:127.0.0.1:{udp_port}={udp_echo.authority}"])
+    with socket.create_connection(("127.0.0.1", tcp_port), 10) as connection:
+        connection.sendall(b"forward")
+        assert connection.recv(100) == b"forward"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as local:
+        local.settimeout(10)
+        local.sendto(b"datagram", ("127.0.0.1", udp_port))
+        assert local.recv(100) == b"datagram"
+
+
+def test_absolute_form(chain, tmp_path):
+    up = chain()
+    www = tmp_path / "target"
+    www.mkdir()
+    (www / "page").write_bytes(b"a page")
+    port = ports.free_port()
+    with subprocess.Popen(["python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", www, str(port)],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            for _ in range(100):
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            with http1.Connection(up.http) as connection:
+                status, fields = connection.request("GET", f"http://127.0.0.1:{port}/page", host=f"127.0.0.1:{port}")
+                assert status == 200 and connection.body(fields) == b"a page"
+        finally:
+            server.terminate()
+
+
+def test_the_ingress_does_not_see_the_target_nor_the_egress_the_user(chain, tcp_echo):
+    up = chain()
+    echo_through_http(up, tcp_echo)
+    assert tcp_echo.authority not in up.ingresses[0].log and tcp_echo.authority not in up.egress.log
+    assert configs.TOKEN not in up.ingresses[0].log + up.egress.log + up.client.log
+
+
+def refused(up, target):
+    """(status, the text of the answer) of a CONNECT through the client's HTTP proxy."""
+    with http1.Connection(up.http, timeout=30) as connection:
+        status, fields = connection.connect(target)
+        return status, connection.body(fields).decode()
+
+
+def test_a_wrong_token_names_the_hop(chain, tcp_echo):
+    up = chain(egress_token="wrong")
+    status, text = refused(up, tcp_echo.authority)
+    assert status == 502 and "hop 2" in text and "token" in text, text
+
+
+def test_a_dead_hop_names_the_hop(chain, tcp_echo):
+    up = chain()
+    echo_through_http(up, tcp_echo)
+    up.egress.kill()
+    status, text = refused(up, tcp_echo.authority)
+    assert status == 502 and "hop 2" in text, text
+    assert not [peer for peer in tcp_echo.peers[1:]], "a direct connection"
+
+
+def test_a_refused_target_is_told(chain):
+    up = chain()
+    status, text = refused(up, f"127.0.0.1:{ports.free_port()}")
+    assert status == 502 and "refused" in text, text
+
+
+def source(size):
+    """A TCP target that sends `size` bytes slowly enough to be interrupted; (port, sha256)."""
+    data = os.urandom(1 << 20)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run():
+        connection, _ = listener.accept()
+        with connection:
+            for _ in range(size >> 20):
+                connection.sendall(data)
+                time.sleep(0.02)
+        listener.close()
+
+    threading.Thread(target=run, daemon=True).start()
+    return listener.getsockname()[1], hashlib.sha256(data * (size >> 20)).digest()
+
+
+def test_an_ingress_dies_and_no_tunnel_is_lost(chain, udp_echo):
+    up = chain(ingresses=2)
+    port, digest = source(64 << 20)
+    got, digester = 0, hashlib.sha256()
+    with http1.Connection(up.http, timeout=30) as download, socks.Associate(up.socks) as associate:
+        assert download.connect(f"127.0.0.1:{port}")[0] == 200
+        associate.send("127.0.0.1", udp_echo.port, b"before")
+        assert associate.receive() == b"before"
+        while data := download.socket.recv(1 << 18):
+            digester.update(data)
+            got += len(data)
+            if got > 16 << 20 and up.ingresses[0].running():
+                up.ingresses[0].kill()
+        assert got == 64 << 20 and digester.digest() == digest
+        for _ in range(20):  # datagrams may be lost while the path changes; the tunnel may not
+            associate.send("127.0.0.1", udp_echo.port, b"after")
+            try:
+                associate._socket.settimeout(1)
+                assert associate.receive() == b"after"
+                break
+            except TimeoutError:
+                continue
+        else:
+            pytest.fail("the UDP tunnel did not survive")
+
+
+def test_check(chain):
+    up = chain()
+    path = up.folder / "check.yaml"
+    import yaml
+    path.write_text(yaml.safe_dump(up.client_config()))
+    done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=40,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hop 1" in done.stdout.lower() and "hop 2" in done.stdout.lower()
+    path.write_text(yaml.safe_dump(up.client_config(egress_token="wrong")))
+    done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=40,
+                          capture_output=True, text=True)
+    assert done.returncode != 0 and "token" in done.stdout + done.stderr
