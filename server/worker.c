@@ -146,7 +146,11 @@ static void on_drain_over(struct relay_timer *timer)
     struct relay_worker *self = of_drain(timer);
     relay_log(RELAY_LOG_WARNING, "drain_over", "s:i, s:i", "worker", (int)self->index, "connections_left",
               (int)self->num_connections);
-    relay_loop_stop(&self->loop);
+    /* Their on_close comes from tasks; the last one stops the loop. */
+    for (struct relay_connection *conn = self->connections, *next; conn != NULL; conn = next) {
+        next = conn->next;
+        relay_session_close(conn->session, RELAY_ERR_SHUTDOWN);
+    }
 }
 
 static void drain(void *arg)

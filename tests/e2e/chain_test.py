@@ -168,7 +168,7 @@ def test_an_ingress_dies_and_no_tunnel_is_lost(chain, udp_echo):
         assert download.connect(f"127.0.0.1:{port}")[0] == 200
         associate.send("127.0.0.1", udp_echo.port, b"before")
         assert associate.receive() == b"before"
-        while data := download.socket.recv(1 << 18):
+        while data := download.read(1 << 18):
             digester.update(data)
             got += len(data)
             if got > 16 << 20 and up.ingresses[0].running():

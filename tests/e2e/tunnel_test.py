@@ -359,3 +359,22 @@ def test_sigterm_drains(egress, tcp_echo):
         connection.send(b"still here")
         assert connection.read(10) == b"still here"
     egress.wait_end(timeout=10)
+
+
+def test_the_end_of_the_drain_closes_what_is_left(relay, certificates, tmp_path, tcp_echo):
+    import signal
+    at = configs.Ports()
+    process = relay(configs.egress(certificates, tmp_path, at, **{"limits.drain-seconds": 1}))
+
+    async def run():
+        async with http3.client(at.tls, certificates.ca) as client:
+            stream = client.connect_tcp(tcp_echo.authority, AUTH)
+            assert (await client.response(stream))[0] == 200
+            with http1.Connection(at.clear) as connection:
+                assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
+                process.signal(signal.SIGTERM)
+                assert connection.ended()
+            await client.until(lambda: client.terminated is not None)
+
+    asyncio.run(run())
+    process.wait_end(timeout=5)
