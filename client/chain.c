@@ -150,12 +150,26 @@ static void move(struct relay_chain *chain, struct relay_link *link)
         close_link(&chain->links[i]);
 }
 
+/* One hop in each turn: the farewell of a hop travels through the hop before, which must live until it has gone out. */
+static void close_innermost(struct relay_chain *chain)
+{
+    size_t left = num_hops(chain);
+    while (left > 0 && chain->links[left - 1].hop == NULL)
+        left--;
+    if (left == 0)
+        return;
+    close_link(&chain->links[left - 1]);
+    relay_task_defer(chain->loop, &chain->advance);
+}
+
 /* Does the next thing that is missing. */
 static void on_advance(struct relay_task *task)
 {
     struct relay_chain *chain = CHAIN_OF(advance, task);
-    if (chain->is_stopped)
+    if (chain->is_stopped) {
+        close_innermost(chain);
         return;
+    }
     for (size_t i = 0; i < num_hops(chain); i++) {
         struct relay_link *link = &chain->links[i];
         if (link->hop != NULL && link->ready && link->needs_path)
@@ -426,21 +440,25 @@ void relay_chain_stop(struct relay_chain *chain)
 {
     static const struct relay_failure failure = {.error = RELAY_ERR_SHUTDOWN,
                                                  .text = "the client is shutting down"};
+    if (chain->is_stopped)
+        return;
     chain->is_stopped = true;
     relay_timer_stop(chain->loop, &chain->retry);
     relay_timer_stop(chain->loop, &chain->watch);
     relay_task_cancel(&chain->advance);
-    for (size_t i = num_hops(chain); i > 0; i--)
-        close_link(&chain->links[i - 1]);
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
         close_link(&chain->retired[i]);
     close_link(&chain->standby);
     relay_chain_refuse(chain, &failure);
+    close_innermost(chain);
 }
 
 void relay_chain_free(struct relay_chain *chain)
 {
     relay_chain_stop(chain);
+    relay_task_cancel(&chain->advance);
+    for (size_t i = num_hops(chain); i > 0; i--)
+        close_link(&chain->links[i - 1]);
     for (size_t i = 0; i < num_hops(chain); i++)
         relay_hop_trust_dispose(&chain->trusts[i]);
     free(chain);

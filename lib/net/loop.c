@@ -116,14 +116,25 @@ static void run_tasks(struct relay_loop *loop)
     }
 }
 
-static void requeue_deferred(struct relay_loop *loop)
+/* Before the poll: what was deferred until now is due after it. What is deferred during it waits for the next. */
+static void mark_due(struct relay_loop *loop)
 {
     while (!list_is_empty(&loop->deferred)) {
         struct relay_task *task = loop->deferred.next;
         relay_task_cancel(task);
+        list_append(&loop->due, task);
+    }
+}
+
+static void queue_due(struct relay_loop *loop)
+{
+    while (!list_is_empty(&loop->due)) {
+        struct relay_task *task = loop->due.next;
+        relay_task_cancel(task);
         relay_task_queue(loop, task);
     }
-    uv_idle_stop(&loop->idle);
+    if (list_is_empty(&loop->deferred))
+        uv_idle_stop(&loop->idle);
 }
 
 /* ---- timers: a binary heap ordered by key ---- */
@@ -260,6 +271,7 @@ static void on_prepare(uv_prepare_t *prepare)
 {
     struct relay_loop *loop = prepare->data;
     run_tasks(loop);
+    mark_due(loop);
     arm_timer(loop);
     loop->now_is_stale = true;
 }
@@ -267,8 +279,8 @@ static void on_prepare(uv_prepare_t *prepare)
 static void on_check(uv_check_t *check)
 {
     struct relay_loop *loop = check->data;
-    if (!list_is_empty(&loop->deferred))
-        requeue_deferred(loop);
+    if (uv_is_active((uv_handle_t *)&loop->idle))
+        queue_due(loop);
     run_tasks(loop);
     loop->now_is_stale = true;
 }
@@ -428,6 +440,7 @@ int relay_loop_init(struct relay_loop *loop, struct relay_metrics *metrics)
     for (int level = 0; level < RELAY_LEVELS; level++)
         list_init(&loop->levels[level]);
     list_init(&loop->deferred);
+    list_init(&loop->due);
     list_init(&loop->settling);
     if (uv_loop_init(&loop->uv) != 0)
         return RELAY_ERR_NO_DESCRIPTORS;

@@ -94,7 +94,7 @@ struct relay_loop {
     uint64_t now;
     bool now_is_stale, stopping;
     struct relay_task levels[RELAY_LEVELS]; /* list heads */
-    struct relay_task deferred, settling;   /* list heads */
+    struct relay_task deferred, due, settling; /* list heads; due: deferred before the poll that is under way */
     uv_prepare_t prepare;
     uv_check_t check;
     uv_idle_t idle;

@@ -74,6 +74,14 @@ def test_tcp_and_udp_by_every_front(chain, tcp_echo, udp_echo, quic):
         assert associate.receive() == b"whole"
 
 
+def test_the_client_says_goodbye_to_every_hop(chain, tcp_echo):
+    up = chain()
+    echo_through_http(up, tcp_echo)
+    up.client.stop(timeout=5)
+    for relay in (up.egress, *up.ingresses):
+        relay.stop(timeout=5)  # a connection left behind would hold it for 30 s
+
+
 def test_forwards(chain, tcp_echo, udp_echo):
     tcp_port, udp_port = ports.free_port(), ports.free_port()
     chain(forward=[f"tcp:127.0.0.1:{tcp_port}={tcp_echo.authority}", f"udp:127.0.0.1:{udp_port}={udp_echo.authority}"])

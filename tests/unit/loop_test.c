@@ -94,6 +94,39 @@ static void a_deferred_task_runs_in_the_next_turn(void **state)
     assert_int_equal(rounds, 5);
 }
 
+static void run_noting(struct relay_task *task)
+{
+    note(task == &early ? 'e' : 'd');
+}
+
+static void defer_and_queue(void *user, int events)
+{
+    relay_io_arm(*(struct relay_io **)user, 0);
+    relay_task_defer(&loop, &again);
+    relay_task_queue(&loop, &early);
+    relay_task_queue(&loop, &late);
+}
+
+/* The farewell of a connection inside another one relies on it: the flush of this turn comes first. */
+static void what_is_deferred_while_polling_waits_for_the_next_poll(void **state)
+{
+    int fds[2];
+    struct relay_io *io;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    io = relay_io_new(&loop, fds[0], defer_and_queue, &io);
+    relay_task_init(&again, RELAY_LEVEL_EVENT, run_noting);
+    relay_task_init(&early, RELAY_LEVEL_EVENT, run_noting);
+    relay_task_init(&late, RELAY_LEVEL_FLUSH_SOCKET, run_late);
+    strcpy(order, "..."); /* run_late adds one letter */
+    relay_io_arm(io, RELAY_IO_READ);
+    assert_int_equal(write(fds[1], "x", 1), 1);
+    run_for(5 * RELAY_MS);
+    assert_string_equal(order, "...eld");
+    relay_io_free(io);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void on_first(struct relay_timer *timer)
 {
     note('1');
@@ -242,6 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tasks_run_lowest_level_first, setup, teardown),
         cmocka_unit_test_setup_teardown(a_deferred_task_runs_in_the_next_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_deferred_while_polling_waits_for_the_next_poll, setup, teardown),
         cmocka_unit_test_setup_teardown(timers_fire_in_order_and_can_be_moved, setup, teardown),
         cmocka_unit_test_setup_teardown(a_thousand_timers_keep_their_order, setup, teardown),
         cmocka_unit_test_setup_teardown(posts_of_another_thread_come_in_order, setup, teardown),
