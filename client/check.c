@@ -5,6 +5,7 @@
 #include "lib/wire/error.h"
 
 #define ANSWER_TIMEOUT (10 * RELAY_SECOND)
+#define GOODBYE        (10 * RELAY_MS)
 
 struct check {
     struct relay_hop_environment *environment;
@@ -18,6 +19,7 @@ struct check {
     struct relay_tunnel *tunnel;
     int error;
     char verdict[160];
+    struct relay_timer goodbye;
 };
 
 static void done(struct check *check)
@@ -192,6 +194,24 @@ static int init_trusts(struct check *check)
     return 0;
 }
 
+static void on_goodbye(struct relay_timer *timer)
+{
+    done((struct check *)((char *)timer - offsetof(struct check, goodbye)));
+}
+
+/* The farewell of a hop travels through the hop before, which must live until it has gone out. */
+static void say_goodbye(struct check *check)
+{
+    relay_timer_init(&check->goodbye, on_goodbye);
+    for (size_t i = check->config->num_hops; i > 0; i--) {
+        if (check->hops[i - 1] == NULL)
+            continue;
+        relay_hop_close(check->hops[i - 1]);
+        relay_timer_set_after(check->environment->loop, &check->goodbye, GOODBYE);
+        wait_until_done(check);
+    }
+}
+
 int relay_check_run(struct relay_hop_environment *environment, const struct relay_client_config *config,
                     FILE *out)
 {
@@ -207,9 +227,7 @@ int relay_check_run(struct relay_hop_environment *environment, const struct rela
         int code = open_tunnel(&check, is_udp);
         first_error = first_error == 0 ? code : first_error;
     }
-    for (size_t i = config->num_hops; i > 0; i--)
-        if (check.hops[i - 1] != NULL)
-            relay_hop_close(check.hops[i - 1]);
+    say_goodbye(&check);
     for (size_t i = 0; i < config->num_hops; i++)
         relay_hop_trust_dispose(&check.trusts[i]);
     fprintf(out, "%s\n", first_error == 0 ? "the chain works" : "the chain does not work");
