@@ -9,7 +9,7 @@
 #include "lib/net/udp_batch.h"
 #include "lib/wire/error.h"
 
-#define RECEIVE_ROUNDS 4    /* of RELAY_UDP_BATCH messages before others get their turn */
+#define RECEIVE_ROUNDS 16   /* of recvmmsg before others get their turn */
 #define MTU_MIN        1200 /* RFC 9000 section 14: below it QUIC does not work anyway */
 
 struct path_socket {
@@ -111,13 +111,14 @@ static void read_packets(struct path_socket *self)
 {
     struct relay_udp_message messages[RELAY_UDP_BATCH];
     uint8_t *scratch = relay_loop_take_scratch(self->loop);
-    int count = RELAY_UDP_BATCH;
+    int most = RELAY_UDP_FEW;
     if (scratch == NULL)
         return;
-    for (int round = 0; round < RECEIVE_ROUNDS && count == RELAY_UDP_BATCH; round++) {
+    for (int round = 0; round < RECEIVE_ROUNDS && most > 0; round++) {
         if (round > 0)
             relay_loop_settle(self->loop);
-        count = relay_udp_receive(self->fd, scratch, messages);
+        int count = relay_udp_receive(self->fd, scratch, most, messages);
+        most = relay_udp_receive_next(messages, count, most);
         if (count < 0) {
             on_socket_error(self, -count);
             break;
@@ -125,7 +126,7 @@ static void read_packets(struct path_socket *self)
         for (int i = 0; i < count; i++) {
             self->has_received = true;
             if (!deliver(self, &messages[i])) {
-                count = 0;
+                most = 0;
                 break;
             }
         }

@@ -12,9 +12,9 @@
 #include "lib/net/quic_endpoint_internal.h"
 #include "lib/wire/error.h"
 
-#define RECEIVE_ROUNDS 4    /* of RELAY_UDP_BATCH messages before others get their turn */
+#define RECEIVE_ROUNDS 16   /* of recvmmsg before others get their turn */
 #define RING_MAX       1024 /* packets on their way to one other worker */
-#define SHORT_HEADER   0x80 /* the bit is clear in it */
+#define LONG_HEADER    0x80 /* the bit is clear in a short one */
 
 /* One worker, as the others see it. `endpoint` is read and written on its own thread or under the lock. */
 struct slot {
@@ -194,7 +194,7 @@ static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_
     unsigned worker = relay_quic_steering_worker(&endpoint->group->steering, ids.dcid, ids.dcidlen);
     if (worker != endpoint->worker && !was_handed)
         hand_over(endpoint, packet, worker);
-    else if (packet->bytes[0] & SHORT_HEADER)
+    else if (packet->bytes[0] & LONG_HEADER)
         relay_quic_stateless_initial(endpoint, packet);
     else
         relay_quic_stateless_reset(endpoint, packet, ids.dcid, ids.dcidlen);
@@ -219,9 +219,24 @@ static void deliver(struct relay_quic_socket *socket, struct relay_udp_message *
         ((struct sockaddr_in *)&message->local)->sin_port = ((struct sockaddr_in *)&socket->bound)->sin_port;
         packet.local = (const struct sockaddr *)&message->local;
     }
+    /* Segments of one message mostly carry one connection ID: it is looked up once. Nothing that a packet
+     * does frees the peer before the turn's tasks. */
+    struct relay_quic_peer *peer = NULL;
+    const uint8_t *known = NULL;
     for (size_t at = 0; at < message->len; at += message->segment) {
         packet.bytes = message->base + at;
         packet.len = message->len - at < message->segment ? message->len - at : message->segment;
+        if (!(packet.bytes[0] & LONG_HEADER) && packet.len > RELAY_QUIC_CID_SIZE) {
+            if (known == NULL || memcmp(packet.bytes + 1, known, RELAY_QUIC_CID_SIZE) != 0) {
+                known = packet.bytes + 1;
+                peer = relay_quic_cids_find(&socket->endpoint->cids, known, RELAY_QUIC_CID_SIZE);
+            }
+            if (peer != NULL) {
+                relay_quic_peer_read(peer, &packet);
+                continue;
+            }
+        }
+        known = NULL;
         route(socket->endpoint, &packet, false);
     }
 }
@@ -231,15 +246,16 @@ static void read_packets(struct relay_quic_socket *socket)
     struct relay_udp_message messages[RELAY_UDP_BATCH];
     struct relay_loop *loop = socket->endpoint->loop;
     uint8_t *scratch = relay_loop_take_scratch(loop);
-    int count = RELAY_UDP_BATCH;
+    int most = RELAY_UDP_FEW;
     if (scratch == NULL)
         return;
-    for (int round = 0; round < RECEIVE_ROUNDS && count == RELAY_UDP_BATCH; round++) {
+    for (int round = 0; round < RECEIVE_ROUNDS && most > 0; round++) {
         if (round > 0)
             relay_loop_settle(loop);
-        count = relay_udp_receive(socket->fd, scratch, messages);
+        int count = relay_udp_receive(socket->fd, scratch, most, messages);
         for (int i = 0; i < count; i++)
             deliver(socket, &messages[i]);
+        most = relay_udp_receive_next(messages, count, most);
     }
     relay_loop_return_scratch(loop);
 }

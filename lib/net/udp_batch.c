@@ -16,6 +16,7 @@
 #endif
 
 #define MESSAGE_SIZE  (RELAY_SCRATCH_SIZE / RELAY_UDP_BATCH)
+#define SMALL         8192 /* a message worth asking for many at once */
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define CONTROL_SIZE                                                                                         \
     (CMSG_SPACE(sizeof(int)) * 2 + CMSG_SPACE(sizeof(struct in6_pktinfo)) +                                  \
@@ -90,14 +91,21 @@ static void read_control(struct msghdr *header, struct relay_udp_message *messag
     }
 }
 
-int relay_udp_receive(int fd, uint8_t *scratch, struct relay_udp_message *messages)
+int relay_udp_receive_next(const struct relay_udp_message *messages, int count, int most)
+{
+    if (count < most)
+        return 0;
+    return messages[count - 1].len < SMALL ? RELAY_UDP_BATCH : RELAY_UDP_FEW;
+}
+
+int relay_udp_receive(int fd, uint8_t *scratch, int most, struct relay_udp_message *messages)
 {
     struct mmsghdr headers[RELAY_UDP_BATCH];
     struct iovec pieces[RELAY_UDP_BATCH];
     _Alignas(struct cmsghdr) uint8_t control[RELAY_UDP_BATCH][CONTROL_SIZE];
     int count;
     memset(headers, 0, sizeof(headers));
-    for (int i = 0; i < RELAY_UDP_BATCH; i++) {
+    for (int i = 0; i < most; i++) {
         pieces[i] = (struct iovec){scratch + (size_t)i * MESSAGE_SIZE, MESSAGE_SIZE};
         headers[i].msg_hdr = (struct msghdr){.msg_name = &messages[i].peer,
                                              .msg_namelen = sizeof(messages[i].peer),
@@ -107,7 +115,7 @@ int relay_udp_receive(int fd, uint8_t *scratch, struct relay_udp_message *messag
                                              .msg_controllen = CONTROL_SIZE};
     }
     do
-        count = recvmmsg(fd, headers, RELAY_UDP_BATCH, MSG_DONTWAIT, NULL);
+        count = recvmmsg(fd, headers, (unsigned)most, MSG_DONTWAIT, NULL);
     while (count < 0 && errno == EINTR);
     if (count < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;

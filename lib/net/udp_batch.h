@@ -30,9 +30,14 @@ struct relay_udp_message {
     struct sockaddr_storage peer, local;
 };
 
-/* Up to RELAY_UDP_BATCH messages into scratch (64 KiB each). Returns their number, 0: nothing there, or
- * -errno. */
-int relay_udp_receive(int fd, uint8_t *scratch, struct relay_udp_message *messages);
+/* Up to `most` (at most RELAY_UDP_BATCH) messages into scratch (64 KiB each). Returns their number, 0:
+ * nothing there, or -errno. */
+int relay_udp_receive(int fd, uint8_t *scratch, int most, struct relay_udp_message *messages);
+/* How many to ask for in the next call, after `most` were asked for and `count` came: few where GRO makes
+ * them large, so that they are still in the core's cache when they are decrypted (12 % of all CPU), many
+ * where they are small. 0: the socket is empty, or failed. Begin with RELAY_UDP_FEW. */
+#define RELAY_UDP_FEW 2
+int relay_udp_receive_next(const struct relay_udp_message *messages, int count, int most);
 
 /* Whether the socket's interface takes UDP_SEGMENT. Zero is a good start. */
 struct relay_udp_gso {
