@@ -14,7 +14,9 @@
 #define DATAGRAM_MAX   65536 /* one recv: a GRO super-packet or a datagram */
 #define TURN_DATAGRAMS 64    /* read per turn: other flows of the worker want their turn too */
 #define QUEUE_MAX      ((size_t)256 << 10)
+#define QUEUE_BATCH    ((size_t)72 << 10) /* holds a whole batch: the size of the pool's buffers */
 #define QUEUE_MIN      ((size_t)4 << 10)
+#define POOL_SIZE      8
 #define GSO_SEGMENTS   64    /* the kernel's UDP_MAX_SEGMENTS of old */
 #define GSO_BYTES      65000 /* an IPv4 packet's payload, with room for any header */
 #define SOCKET_BUFFER  (4 << 20)
@@ -65,12 +67,43 @@ static size_t datagrams_in(size_t len, size_t segment)
     return len == 0 || segment == 0 ? 1 : (len + segment - 1) / segment;
 }
 
+/* Buffers of QUEUE_BATCH bytes for the flows of a thread; the last flow to go frees them. */
+static _Thread_local uint8_t *pool[POOL_SIZE];
+static _Thread_local size_t pool_len, pool_users;
+
 static void drop_queue(struct relay_udp_flow *flow)
 {
-    free(flow->queue);
+    if (flow->size == QUEUE_BATCH && pool_len < POOL_SIZE)
+        pool[pool_len++] = flow->queue;
+    else
+        free(flow->queue);
     flow->queue = NULL;
     flow->begin = flow->end = flow->size = 0;
     flow->last_is_open = false;
+}
+
+/* A single datagram takes little, a flow of them a batch's buffer at once. */
+static bool grow(struct relay_udp_flow *flow, size_t need)
+{
+    size_t size = flow->size == 0 && need <= QUEUE_MIN ? QUEUE_MIN
+                  : need <= QUEUE_BATCH                ? QUEUE_BATCH
+                                                       : QUEUE_MAX;
+    if (need > size)
+        return false;
+    uint8_t *queue = size == QUEUE_BATCH && pool_len > 0 ? pool[--pool_len] : malloc(size);
+    if (queue == NULL)
+        return false;
+    if (flow->end > 0)
+        memcpy(queue, flow->queue, flow->end);
+    size_t end = flow->end, last = flow->last;
+    bool is_open = flow->last_is_open;
+    drop_queue(flow);
+    flow->queue = queue;
+    flow->size = size;
+    flow->end = end;
+    flow->last = last;
+    flow->last_is_open = is_open;
+    return true;
 }
 
 static bool reserve(struct relay_udp_flow *flow, size_t more)
@@ -83,19 +116,7 @@ static bool reserve(struct relay_udp_flow *flow, size_t more)
         flow->end -= flow->begin;
         flow->begin = 0;
     }
-    size_t size = flow->size > 0 ? flow->size : QUEUE_MIN;
-    while (size - flow->end < more && size < QUEUE_MAX)
-        size *= 2;
-    if (size - flow->end < more)
-        return false;
-    if (size != flow->size) {
-        uint8_t *queue = realloc(flow->queue, size);
-        if (queue == NULL)
-            return false;
-        flow->queue = queue;
-        flow->size = size;
-    }
-    return true;
+    return flow->size - flow->end >= more || grow(flow, flow->end + more);
 }
 
 /* How many bytes of the run go behind the open batch: as many whole segments as it holds, and a shorter last
@@ -282,6 +303,15 @@ static void run_flush(struct relay_task *task)
     flush(flow);
 }
 
+/* Another datagram of its size would need a batch of its own. */
+static bool last_is_full(const struct relay_udp_flow *flow)
+{
+    if (!flow->last_is_open)
+        return false;
+    struct batch batch = batch_at(flow, flow->last);
+    return batch.len / batch.segment >= GSO_SEGMENTS || batch.len + batch.segment > GSO_BYTES;
+}
+
 void relay_udp_flow_send(struct relay_udp_flow *flow, const struct relay_run *run)
 {
     struct relay_run left = *run;
@@ -302,6 +332,9 @@ void relay_udp_flow_send(struct relay_udp_flow *flow, const struct relay_run *ru
         flushed = false;
         left.base += taken;
         left.len -= taken;
+        /* Full batches leave while their bytes are in the cache, and the target can begin. */
+        if (!flow->wants_write && last_is_full(flow))
+            flush(flow);
     } while (left.len > 0);
     if (!flow->wants_write && flow->end > flow->begin)
         relay_task_queue(flow->loop, &flow->flush_task);
@@ -330,9 +363,12 @@ static void free_flow(struct relay_udp_flow *flow)
     relay_io_free(flow->io);
     if (flow->fd >= 0)
         close(flow->fd);
-    free(flow->queue);
+    drop_queue(flow);
     free(flow->held_bytes);
     free(flow);
+    if (--pool_users == 0)
+        while (pool_len > 0)
+            free(pool[--pool_len]);
 }
 
 /* False: no more now (blocked, or the flow is gone with its memory). */
@@ -547,6 +583,7 @@ int relay_udp_flow_new(struct relay_loop *loop, const struct sockaddr *target,
     made->user = user;
     made->fd = -1;
     made->gso = true;
+    pool_users++;
     relay_task_init(&made->flush_task, RELAY_LEVEL_FLUSH_SOCKET, run_flush);
     relay_task_init(&made->event_task, RELAY_LEVEL_EVENT, run_event);
     int error = open_socket(made, target);
