@@ -1,5 +1,6 @@
 #include "modules/admission.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -204,10 +205,12 @@ static const char *method_name(const struct relay_ticket *ticket)
 static void observe(const struct relay_ticket *ticket, const struct relay_snapshot *snapshot,
                     const struct relay_host *host, uint16_t port)
 {
-    char peer[RELAY_ADDRESS_TEXT_SIZE], target[RELAY_AUTHORITY_SIZE];
+    char text[RELAY_ADDRESS_TEXT_SIZE], peer[RELAY_AUTHORITY_SIZE], target[RELAY_AUTHORITY_SIZE];
     struct relay_address address;
-    relay_address_from_sockaddr(&address, NULL, &ticket->tunnel->session->peer);
-    relay_address_print(&address, peer);
+    uint16_t peer_port = 0;
+    relay_address_from_sockaddr(&address, &peer_port, &ticket->tunnel->session->peer);
+    relay_address_print(&address, text);
+    snprintf(peer, sizeof(peer), address.family == 6 ? "[%s]:%u" : "%s:%u", text, peer_port);
     bool is_relay = relay_prefix_set_contains(&snapshot->peers, &address);
     if (relay_authority_write(host, port, target, sizeof(target)) < 0)
         return;
