@@ -409,13 +409,13 @@ static void test_log_lines(void **state)
     assert_null(strstr(text, "127.0.0.1"));
     loopback.snapshot->observe = true;
     text = log_of_tunnel();
-    assert_non_null(
-        strstr(text, "\"peer\":\"192.0.2.77\",\"client\":\"192.0.2.77\",\"target\":\"local.example:"));
+    assert_non_null(strstr(
+        text, "\"peer\":\"192.0.2.77:54321\",\"client\":\"192.0.2.77:54321\",\"target\":\"local.example:"));
     struct relay_prefix prefix;
     assert_int_equal(relay_prefix_parse("192.0.2.77", 10, &prefix), 0);
     assert_int_equal(relay_prefix_set_add(&loopback.snapshot->peers, &prefix), 0);
     assert_non_null(
-        strstr(log_of_tunnel(), "\"peer\":\"192.0.2.77\",\"client\":null,\"target\":\"local.example:"));
+        strstr(log_of_tunnel(), "\"peer\":\"192.0.2.77:54321\",\"client\":null,\"target\":\"local.example:"));
 }
 
 static void test_without_configuration(void **state)
