@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from harness import configs, process
+from harness import configs
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = {"curl": TOP / "build/curl/curl", "h2spec": TOP / "build/go/bin/h2spec", "masque-client": TOP / "build/go/bin/masque-client"}
@@ -23,11 +23,10 @@ def egress(relay, certificates, tmp_path):
 
 
 @pytest.fixture
-def program(certificates):
-    """program(NAME, *arguments) runs it to its end. curl and whatever else reads it trusts the tests' authority."""
+def program():
+    """program(NAME, *arguments) runs it to its end."""
     def run(name, *arguments, timeout=50, **options):
         command = [str(PROGRAMS.get(name, name)), *(str(argument) for argument in arguments)]
-        environment = process.environment() | {"CURL_CA_BUNDLE": str(certificates.ca), "SSL_CERT_FILE": str(certificates.ca)}
-        return subprocess.run(command, capture_output=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, **options)
+        return subprocess.run(command, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
 
     return run
