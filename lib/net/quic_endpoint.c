@@ -15,6 +15,7 @@
 #define RECEIVE_ROUNDS 16   /* of recvmmsg before others get their turn */
 #define RING_MAX       1024 /* packets on their way to one other worker */
 #define LONG_HEADER    0x80 /* the bit is clear in a short one */
+#define FIXED_BIT      0x40 /* RFC 9000 section 17.3.1: without it it is not QUIC, and is not answered */
 
 /* One worker, as the others see it. `endpoint` is read and written on its own thread or under the lock. */
 struct slot {
@@ -196,8 +197,10 @@ static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_
         hand_over(endpoint, packet, worker);
     else if (packet->bytes[0] & LONG_HEADER)
         relay_quic_stateless_initial(endpoint, packet);
-    else
+    else if (packet->bytes[0] & FIXED_BIT)
         relay_quic_stateless_reset(endpoint, packet, ids.dcid, ids.dcidlen);
+    else
+        relay_count(endpoint->loop->metrics->drop_packet, 1);
 }
 
 /* ---- sockets ---- */
