@@ -14,6 +14,11 @@
 #define WAITING_MAX                                                                                          \
     (64 * 1024) /* bytes behind a request that wait for its response; then reading stops (T04) */
 
+/* What one read of a tunnel brings must be copied when its target stalls: little, until more has flowed than
+ * the kernel's buffers on the way hold (T76). */
+#define FIRST_READS   (48 * 1024)
+#define FLOWING_AFTER (32 * 1024 * 1024)
+
 enum state {
     HEAD,   /* between requests, or inside a head */
     BODY,   /* the request's body comes */
@@ -53,12 +58,14 @@ static void send_text(struct http1 *h, const char *text)
     relay_stream_send(h->stream, (const uint8_t *)text, strlen(text));
 }
 
-/* Before the answer a pause holds bytes back in `in` and reading goes on: only so is the peer's end seen while
- * its target is looked for (T28). */
+/* Before the answer a pause holds bytes back in `in` and reading goes on: only so is the peer's end seen
+ * while its target is looked for (T28). */
 static void update_reading(struct http1 *h)
 {
     if (h->state == ENDED)
         return;
+    bool is_flowing = h->state != TUNNEL || h->tunnel.count.bytes_in > FLOWING_AFTER;
+    h->stream->read_max = is_flowing ? 0 : FIRST_READS;
     if ((h->user_paused && h->state != ANSWER) || h->in.len >= WAITING_MAX)
         relay_stream_pause(h->stream);
     else

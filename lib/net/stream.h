@@ -51,7 +51,8 @@ struct relay_stream {
     void *user;
     struct relay_loop *loop;
     struct sockaddr_storage peer; /* AF_UNSPEC when it has none; kept from accept: after a reset it is gone */
-    size_t read_max; /* the user's: what one read of a TCP stream takes at most; 0: a scratch buffer full */
+    /* The user's: what one read of a TCP stream takes at most (under TLS from the next resume on); 0: a scratch buffer full. */
+    size_t read_max;
 };
 
 /* Takes the connected, non-blocking descriptor, also when it fails (NULL: out of memory or descriptors). */

@@ -21,7 +21,7 @@
 #include "lib/net/stream.h"
 #include "lib/wire/error.h"
 
-#define HIGH_MARK      (256 * 1024)        /* the most that a stalled peer costs us */
+#define HIGH_MARK      (192 * 1024)        /* a stalled peer costs us this, and what one more read brings */
 #define LOW_MARK       (64 * 1024)         /* below it a source is asked for more */
 #define MAX_BORROWED   16                  /* pieces written at once; more are written in several calls */
 #define LINGER_FIN     (2 * RELAY_SECOND)  /* a released stream waits that long for the peer's FIN */

@@ -405,6 +405,8 @@ static void tls_pause(struct relay_stream *stream)
 static void tls_resume(struct relay_stream *stream)
 {
     struct tls *tls = (struct tls *)stream;
+    if (tls->lower != NULL)
+        tls->lower->read_max = stream->read_max;
     if (!tls->paused)
         return;
     tls->paused = false;

@@ -116,7 +116,7 @@ static void a_stalled_reader_stops_the_writer(void **state)
         }
     }
     run_until(client.num_writable == 1);
-    assert_int_equal(relay_stream_room(client.stream), 256 * 1024);
+    assert_int_equal(relay_stream_room(client.stream), 192 * 1024);
     free(bytes);
     close_peer(&client);
     close(fds[1]);
