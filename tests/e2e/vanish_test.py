@@ -170,7 +170,6 @@ def test_clients_that_vanish_leave_nothing(stage, tcp_echo, version):
             assert bystander.echo() < 1, state
             stage.vitals.wait_quiet(descriptors, tunnels=1, timeout=12 if version == "3" else 2)
             vitals.wait(lambda: stage.fountain.open == 0, 3, f"the end of the target's connections after {state}")
-        assert stage.fountain.accepted > 200
         metrics = stage.vitals.metrics()
         assert metrics['twohop_tunnels{method="connect-udp"}'] == 0
 

@@ -1,0 +1,515 @@
+"""Floods and stalled peers: what they cost the relay, and that nobody else waits (T10 to T13, T20, T22, T37, T39, T40, T76)."""
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+
+import h2.settings
+import pytest
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from harness import capsule, configs, http1, http2, http3, vitals
+
+AUTH = ("proxy-authorization", configs.BEARER)
+AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def egress(relay, certificates, tmp_path):
+    def start(prefix=(), **more):
+        at = configs.Ports()
+        directives = {"num-threads": 2, "limits.connections-per-source": 5000} | more
+        started = relay(configs.egress(certificates, tmp_path, at, **directives), prefix=prefix)
+        started.at, started.vitals = at, vitals.Vitals(started)
+        return started
+    return start
+
+
+def udp_path(port):
+    return f"/.well-known/masque/udp/127.0.0.1/{port}/"
+
+
+class Watch(threading.Thread):
+    """Measures a bystander's echo all the time. worst: seconds. A context manager."""
+
+    def __init__(self, relay, echo):
+        super().__init__(daemon=True)
+        self._bystander, self._end, self.times = vitals.Bystander(relay.at.clear, echo), threading.Event(), []
+        self.failure = None
+
+    def run(self):
+        try:
+            while not self._end.is_set():
+                self.times.append(self._bystander.echo())
+                time.sleep(0.01)
+        except Exception as failure:
+            self.failure = failure
+
+    @property
+    def worst(self):
+        vitals.wait(lambda: self.times, 1, "the bystander's first echo")
+        return max(self.times)
+
+    def __enter__(self):
+        self._bystander.__enter__()
+        self.start()
+        return self
+
+    def __exit__(self, kind, *rest):
+        self._end.set()
+        self.join()
+        self._bystander.__exit__(kind, *rest)
+        assert kind or self.failure is None, self.failure
+
+
+# ---- HTTP/2 floods (T10 to T13) ----
+
+def frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + struct.pack("!I", stream) + payload
+
+
+def literal(name, value):
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def request(authority):
+    return b"".join(literal(*pair) for pair in ((b":method", b"CONNECT"), (b":authority", authority.encode()),
+                                                  (b"proxy-authorization", configs.BEARER.encode())))
+
+
+def rapid_reset(target):
+    block = request(target)
+    for stream in range(1, 40001, 2):
+        yield frame(1, 4, stream, block) + frame(3, 0, stream, struct.pack("!I", 8))
+
+
+def made_you_reset_by_window(target):
+    block = request(target)
+    for stream in range(1, 8001, 2):
+        yield frame(1, 4, stream, block) + frame(8, 0, stream, struct.pack("!I", 0))
+
+
+def made_you_reset_by_overflow(target):
+    block = request(target)
+    for stream in range(1, 8001, 2):
+        yield frame(1, 4, stream, block) + frame(8, 0, stream, struct.pack("!I", 0x7FFFFFFF))
+
+
+def made_you_reset_by_priority(target):
+    block = request(target)
+    for stream in range(1, 8001, 2):
+        yield frame(1, 4, stream, block) + frame(2, 0, stream, b"\0")
+
+
+def continuations(target):
+    yield frame(1, 0, 1, literal(b":method", b"GET"))
+    for _ in range(50000):
+        yield frame(9, 0, 1)
+
+
+def pings(target):
+    for i in range(200000):
+        yield frame(6, 0, 0, struct.pack("!Q", i))
+
+
+def settings(target):
+    for _ in range(100000):
+        yield frame(4, 0, 0, struct.pack("!HI", 3, 100))
+
+
+def empty_data(target):
+    yield frame(1, 4, 1, request(target))
+    for _ in range(200000):
+        yield frame(0, 0, 1)
+
+
+def priorities(target):
+    for _ in range(100000):
+        yield frame(2, 0, 1, struct.pack("!IB", 0, 16))
+
+
+def window_updates(target):
+    for _ in range(100000):
+        yield frame(8, 0, 0, struct.pack("!I", 1))
+
+
+def unknown_frames(target):
+    for _ in range(200000):
+        yield frame(0xBB, 0, 0, b"x")
+
+
+FLOODS = [rapid_reset, made_you_reset_by_window, made_you_reset_by_overflow, made_you_reset_by_priority, continuations, pings,
+          settings, empty_data, priorities, window_updates, unknown_frames]
+
+
+def flood(port, frames, reads, seconds=8):
+    """Sends until the relay closes. (bytes sent, bytes read, whether it closed)"""
+    sent = got = 0
+    with socket.create_connection(("127.0.0.1", port)) as one:
+        one.settimeout(1)
+        one.sendall(PREFACE + frame(4, 0, 0))
+        deadline, batch, frames = time.monotonic() + seconds, b"", iter(frames)
+        while time.monotonic() < deadline:
+            while len(batch) < 32768 and (more := next(frames, None)):
+                batch += more
+            if not batch:
+                reads = True  # all is sent: is this the end of it?
+            readable, writable, _ = select.select([one] if reads else [], [one] if batch else [], [], 1)
+            try:
+                if readable:
+                    data = one.recv(65536)
+                    if not data:
+                        return sent, got, True
+                    got += len(data)
+                if writable:
+                    n = one.send(batch)
+                    sent, batch = sent + n, batch[n:]
+            except TimeoutError:
+                continue
+            except OSError:
+                return sent, got, True
+    return sent, got, False
+
+
+@pytest.mark.parametrize("frames", FLOODS, ids=lambda frames: frames.__name__)
+def test_http2_floods(egress, tcp_echo, frames):
+    relay = egress()
+    with Watch(relay, tcp_echo) as watch:
+        cpu, rss = relay.vitals.cpu(), relay.vitals.rss()
+        results = []
+        attackers = [threading.Thread(target=lambda reads=reads: results.append(
+            flood(relay.at.clear, frames(tcp_echo.authority), reads))) for reads in (True, False)]
+        for attacker in attackers:
+            attacker.start()
+        for attacker in attackers:
+            attacker.join()
+        assert all(closed for _, _, closed in results), results
+        assert relay.vitals.cpu() - cpu < 4
+        assert relay.vitals.rss() - rss < 64 * MIB  # the sanitizer keeps what was freed
+        assert watch.worst < 0.5, watch.worst
+        vitals.wait(lambda: relay.vitals.tunnels() <= 1)
+    assert len(tcp_echo.peers) < 1200
+
+
+# ---- stalled peers (T76) ----
+
+class Pourer:
+    """A target that sends `size` bytes on each connection, as fast as it may. A context manager."""
+
+    def __init__(self, size):
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.authority = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._size, self._open = size, []
+
+    def __enter__(self):
+        self._listener.setblocking(False)
+        self._running = True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._running = False
+        self._thread.join(5)
+        for one in [*self._open, self._listener]:
+            one.close()
+
+    def _run(self):
+        block, left = bytes(65536), {}
+        while self._running:
+            readable, writable, _ = select.select([self._listener], [one for one in self._open if left.get(one, 0) > 0], [], 0.1)
+            if readable:
+                one, _ = self._listener.accept()
+                one.setblocking(False)
+                self._open.append(one)
+                left[one] = self._size
+            for one in writable:
+                try:
+                    left[one] -= one.send(block[:left[one]])
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    left[one] = 0
+            time.sleep(0.001)
+
+
+# Freed memory goes back at once, so that resident memory is what is in use (and the sanitizer's red zones).
+LEAN = ["env", "ASAN_OPTIONS=halt_on_error=1:exitcode=99:quarantine_size_mb=1:thread_local_quarantine_size_kb=64:"
+        "allocator_release_to_os_interval_ms=100:malloc_context_size=0"]
+COUNT = 60
+
+
+def memory_per_tunnel(relay, open_stalled):
+    """Opens COUNT stalled tunnels and gives the bytes that each added."""
+    before = relay.vitals.rss()
+    with open_stalled():
+        time.sleep(1.5)
+        return (relay.vitals.rss() - before) / COUNT
+
+
+def warm_up(relay, certificates, echo):
+    """Every worker has used its scratch buffers to the full."""
+    for i in range(12):
+        context = certificates.client_context(["http/1.1"]) if i % 2 else None
+        with http1.Connection(relay.at.tls if context else relay.at.clear, context=context) as connection:
+            assert connection.connect(echo.authority, AUTH_LINE)[0] == 200
+            connection.send(bytes(2 * MIB))
+            assert len(connection.read(2 * MIB)) == 2 * MIB
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_clients_that_do_not_read(egress, certificates, tcp_echo, version):
+    relay = egress(LEAN)
+    with Pourer(10 * MIB) as target, Watch(relay, tcp_echo) as watch, contextlib.ExitStack() as stack:
+        warm_up(relay, certificates, tcp_echo)
+
+        @contextlib.contextmanager
+        def stalled():
+            if version == "1.1":
+                for _ in range(COUNT):
+                    connection = stack.enter_context(http1.Connection(relay.at.clear))
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    assert connection.connect(target.authority, AUTH_LINE)[0] == 200
+            else:
+                connection = stack.enter_context(http2.Connection(relay.at.clear))
+                connection.step()
+                connection.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0x7FFFFFFF})
+                connection.h2.increment_flow_control_window(0x7FFFFFFF - 65535)
+                connection.flush()
+                for _ in range(COUNT):
+                    connection.connect(target.authority, AUTH)  # and nothing is read any more
+            yield
+
+        each = memory_per_tunnel(relay, stalled)
+        assert each < 400 * 1024, each
+        assert relay.vitals.load(1) < 0.5
+        assert watch.worst < 0.5, watch.worst
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.1 TLS", "2"])
+def test_targets_that_do_not_read(egress, certificates, tcp_echo, version):
+    relay = egress(LEAN)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    authority = "127.0.0.1:%d" % listener.getsockname()[1]
+    with listener, Watch(relay, tcp_echo) as watch, contextlib.ExitStack() as stack:
+        warm_up(relay, certificates, tcp_echo)
+
+        @contextlib.contextmanager
+        def stalled():
+            if version != "2":
+                context = certificates.client_context(["http/1.1"]) if "TLS" in version else None
+                for _ in range(COUNT):
+                    port = relay.at.tls if context else relay.at.clear
+                    connection = stack.enter_context(http1.Connection(port, context=context))
+                    assert connection.connect(authority, AUTH_LINE)[0] == 200
+                    connection.socket.settimeout(0.05)
+                    with contextlib.suppress(TimeoutError, ssl.SSLWantWriteError):
+                        for _ in range(320):
+                            connection.socket.send(bytes(65536))
+            else:
+                connection = stack.enter_context(http2.Connection(relay.at.clear))
+                streams = [connection.connect(authority, AUTH) for _ in range(COUNT)]
+                for stream in streams:
+                    assert connection.response(stream)[0] == 200
+                for turn in range(30):
+                    for stream in streams:
+                        size = min(connection.h2.local_flow_control_window(stream), 16384)
+                        if size > 0:
+                            connection.h2.send_data(stream, bytes(size))
+                            connection.flush()
+                    with contextlib.suppress(TimeoutError):
+                        connection.step(0.02)
+            yield
+
+        each = memory_per_tunnel(relay, stalled)
+        assert each < 400 * 1024, each
+        assert watch.worst < 0.5, watch.worst
+
+
+def test_http3_stalled_both_ways(egress, certificates, tcp_echo):
+    """Streams whose client grants no more credit, and streams whose target does not read."""
+    relay = egress(LEAN)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+
+    async def run(target, watch):
+        warm_up(relay, certificates, tcp_echo)
+        async with http3.client(relay.at.tls, certificates.ca, max_data=1 << 30) as client:
+            grant, client._quic._write_stream_limits = client._quic._write_stream_limits, lambda **_: None
+            before = relay.vitals.rss()
+            down = [client.connect_tcp(target.authority, AUTH) for _ in range(COUNT // 2)]
+            up = [client.connect_tcp("127.0.0.1:%d" % listener.getsockname()[1], AUTH) for _ in range(COUNT // 2)]
+            for stream in down + up:
+                assert (await client.response(stream))[0] == 200
+            for stream in up:
+                client.send(stream, bytes(2 * MIB))
+            await asyncio.sleep(3)
+            each = (relay.vitals.rss() - before) / COUNT
+            assert each < 400 * 1024, each
+            flowing = client.connect_tcp(tcp_echo.authority, AUTH)
+            assert (await client.response(flowing))[0] == 200
+            client.send(flowing, b"flows")
+            await client.until(lambda: client.streams[flowing].data == b"flows")
+            client._quic._write_stream_limits = grant
+        assert watch.worst < 0.5, watch.worst
+
+    with listener, Pourer(10 * MIB) as target, Watch(relay, tcp_echo) as watch:
+        asyncio.run(run(target, watch))
+
+
+# ---- datagrams and capsules (T37, T39, T40) ----
+
+@pytest.mark.parametrize("payload", [b"", b"x"], ids=["empty", "one-byte"])
+def test_a_hundred_thousand_tiny_datagrams(egress, tcp_echo, udp_echo, payload):
+    relay = egress()
+    with Watch(relay, tcp_echo) as watch, http1.Connection(relay.at.clear) as connection, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        target.bind(("127.0.0.1", 0))
+        target.settimeout(5)
+        assert connection.upgrade(udp_path(target.getsockname()[1]), AUTH_LINE)[0] == 101
+        connection.send(capsule.datagram(b"first"))
+        target.sendto(b"answer", target.recvfrom(100)[1])
+        connection.read(2)
+        one = capsule.datagram(payload)
+        for _ in range(10):
+            connection.send(one * 10000)
+        series = 'twohop_datagrams_total{direction="to_target"}'
+        vitals.wait(lambda: relay.vitals.metrics()[series] == 100001, 10)
+        assert watch.worst < 0.5, watch.worst
+        got, _ = target.recvfrom(100)
+        assert got == payload
+        assert relay.vitals.load(0.5) < 0.2
+
+
+def test_payload_sizes_at_the_limit(egress, udp_echo):
+    relay = egress()
+    for size, lives in ((65507, True), (65508, True), (65527, True), (65528, False), (100000, False)):
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.upgrade(udp_path(udp_echo.port), AUTH_LINE)[0] == 101
+            connection.send(capsule.datagram(bytes(size)) + (capsule.datagram(b"after") if lives else b""))
+            reader, found = capsule.Reader(), []
+            with contextlib.suppress(ConnectionError):
+                while not any(capsule.payload(value)[1] == b"after" for _, value in found):
+                    data = connection.read(1)
+                    if not data:
+                        break
+                    found += reader.feed(data)
+            lengths = [len(value) - 1 for _, value in found]
+            assert lengths == ([65507, 5] if size == 65507 else [5] if lives else []), (size, lengths)
+    assert relay.vitals.metrics()['twohop_dropped_total{reason="target_too_big"}'] == 2
+
+
+def test_a_fast_target_and_a_slow_client(egress, tcp_echo):
+    """200 MB of datagrams for a client that does not read: dropped in the kernel, RSS stays, the tunnel lives."""
+    relay = egress(LEAN)
+    with Watch(relay, tcp_echo) as watch, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target, \
+            http2.Connection(relay.at.clear) as connection:
+        target.bind(("127.0.0.1", 0))
+        target.settimeout(5)
+        udp = connection.connect_udp(udp_path(target.getsockname()[1]), AUTH)
+        tcp = connection.connect(tcp_echo.authority, AUTH)
+        assert connection.response(udp)[0] == 200 and connection.response(tcp)[0] == 200
+        connection.send(udp, capsule.datagram(b"hello"))
+        _, peer = target.recvfrom(100)
+        rss = relay.vitals.rss()
+        for _ in range(100):
+            for _ in range(1000):
+                target.sendto(bytes(1200), peer)
+        assert relay.vitals.rss() - rss < 16 * MIB
+        assert relay.vitals.load(1) < 0.2
+        assert watch.worst < 0.5, watch.worst
+        connection.send(tcp, b"alive")  # the datagrams' stream is stalled, the other is not
+        assert connection.read(tcp, 5) == b"alive"
+
+
+# ---- QUIC floods (T20, T22) ----
+
+def initial(certificates):
+    quic = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost",
+                                                          cafile=str(certificates.ca)))
+    quic.connect(("127.0.0.1", 1), now=0)
+    return quic.datagrams_to_send(now=0)[0][0]
+
+
+def test_a_flood_of_initials(egress, certificates, tcp_echo):
+    """Retry from the 100th half-open handshake on; never more than three times the bytes that came."""
+    relay = egress()
+    with Watch(relay, tcp_echo) as watch, contextlib.ExitStack() as stack:
+        template, sockets, sent = initial(certificates), [], 0
+        packets = [initial(certificates) for _ in range(300)]
+        for packet in packets:
+            one = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            one.connect(("127.0.0.1", relay.at.tls))
+            one.setblocking(False)
+            one.send(packet)
+            sockets.append(one)
+        async def honest():
+            async with http3.client(relay.at.tls, certificates.ca) as client:
+                assert (await client.response(client.get("/index.html")))[0] == 200
+        at = time.monotonic()
+        asyncio.run(honest())
+        assert time.monotonic() - at < 2
+        metrics = relay.vitals.metrics()
+        assert metrics["twohop_quic_retry_total"] >= 50
+        assert metrics["twohop_quic_half_open"] <= 250  # 100 of each worker, and what was on its way
+        time.sleep(3)  # with the repetitions of what was not acknowledged
+        for one, packet in zip(sockets, packets):
+            got = 0
+            with contextlib.suppress(BlockingIOError):
+                while data := one.recv(65536):
+                    got += len(data)
+            assert got <= 3 * len(packet), (got, len(packet))
+        assert watch.worst < 0.5, watch.worst
+        assert len(template) >= 1200
+
+
+def test_datagrams_that_are_no_quic(egress, certificates, tcp_echo):
+    relay = egress()
+    good = initial(certificates)
+    def long_header(version, size, first=0xC3):
+        return bytes([first]) + struct.pack("!I", version) + b"\x08" + os.urandom(8) + b"\x08" + os.urandom(8) + bytes(max(0, size - 23))
+    cases = {  # what is sent, and the most that may come back to it
+        "short Initial": (good[:1199], 0), "tiny Initial": (good[:50], 0), "empty": (b"", 0), "zeros": (bytes(1200), 0),
+        "version 0": (long_header(0, 1200), 0), "VN to us": (long_header(0, 40), 0),
+        "unknown version": (long_header(0x1A2A3A4A, 1200), 100), "small unknown version": (long_header(0x1A2A3A4A, 100), 0),
+        "unknown ID": (b"\x40" + os.urandom(199), 199), "small unknown ID": (b"\x40" + os.urandom(20), 0),
+        "Retry": (long_header(1, 100, 0xF0), 0), "Handshake": (long_header(1, 1200, 0xE0), 1199),
+        "0-RTT": (long_header(1, 1200, 0xD0), 0), "ends in the ID": (b"\xC0\0\0\0\1\x14abc", 0),
+        "ID of 255": (b"\xC0\0\0\0\1\xFF" + bytes(1300), 0), "broken Initial": (good[:100] + bytes(1100), 0),
+    }
+    with Watch(relay, tcp_echo) as watch:
+        for name, (packet, most) in cases.items():
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                one.connect(("127.0.0.1", relay.at.tls))
+                one.send(packet)
+                one.settimeout(0.15)
+                try:
+                    answer = one.recv(65536)
+                except TimeoutError:
+                    answer = b""
+                assert len(answer) <= most, (name, len(answer))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.connect(("127.0.0.1", relay.at.tls))
+            one.setblocking(False)
+            sent = received = 0
+            for i in range(30000):
+                packet = (os.urandom(1200), b"\x40" + os.urandom(199), long_header(0x1A2A3A4A, 1200))[i % 3]
+                with contextlib.suppress(BlockingIOError):
+                    sent += one.send(packet)
+                with contextlib.suppress(BlockingIOError):
+                    received += len(one.recv(65536))
+            assert received < sent / 20, (received, sent)
+
+        async def run():
+            async with http3.client(relay.at.tls, certificates.ca) as client:
+                assert (await client.response(client.get("/index.html")))[0] == 200
+
+        asyncio.run(run())
+        assert watch.worst < 0.5, watch.worst
