@@ -1,8 +1,9 @@
 /* A TCP socket as a stream.
  *
- * Writes: bytes that lie in scratch are borrowed and written with one sendmsg when the reader settles; other
- * bytes are written at once while nothing waits. What the kernel refuses is copied into `queue`, which holds
- * about HIGH_MARK at most.
+ * Writes: bytes that lie in scratch are borrowed and written with one sendmsg when the reader settles. Small
+ * pieces that do not (an HTTP/3 tunnel's come one QUIC packet at a time) are gathered in `queue` until the
+ * end of the turn: a system call for each would be most of the tunnel's cost. Other bytes are written at once
+ * while nothing waits. What the kernel refuses is copied into `queue`, which holds about HIGH_MARK at most.
  *
  * An ending takes the user away (cb NULL). The socket is closed by it, or, released, when it has drained and
  * the peer has ended too; the memory is freed from a task, because an ending may come from inside a callback
@@ -24,6 +25,8 @@
 #define HIGH_MARK      (192 * 1024)        /* a stalled peer costs us this, and what one more read brings */
 #define LOW_MARK       (64 * 1024)         /* below it a source is asked for more */
 #define MAX_BORROWED   16                  /* pieces written at once; more are written in several calls */
+#define GATHER_PIECE   (8 * 1024)          /* smaller pieces are gathered */
+#define GATHER_MAX     (64 * 1024)         /* and written when there are so many of them */
 #define LINGER_FIN     (2 * RELAY_SECOND)  /* a released stream waits that long for the peer's FIN */
 #define LINGER_STALLED (30 * RELAY_SECOND) /* and that long for a queue that does not move */
 
@@ -33,12 +36,14 @@ struct tcp {
     struct relay_io *io;
     struct relay_task tell;   /* what the user is told from the loop, or the end of the memory */
     struct relay_task settle; /* writes what was borrowed */
+    struct relay_task gather; /* writes what was gathered */
     struct relay_timer linger;
     struct relay_buffer queue; /* copied; nothing is borrowed while it is not empty */
     struct iovec borrowed[MAX_BORROWED];
     unsigned num_borrowed;
     size_t borrowed_len;
-    int error; /* the stream is dead; told by on_close */
+    bool is_gathering; /* the queue was not offered to the kernel yet */
+    int error;         /* the stream is dead; told by on_close */
     bool started, ready_told, close_told;
     bool paused;      /* by the user */
     bool hangup_told; /* a FIN came while paused: it is read after resume */
@@ -75,6 +80,8 @@ static size_t pending(const struct tcp *tcp)
 static void drop_writes(struct tcp *tcp)
 {
     relay_task_cancel(&tcp->settle);
+    relay_task_cancel(&tcp->gather);
+    tcp->is_gathering = false;
     relay_buffer_dispose(&tcp->queue);
     tcp->num_borrowed = 0;
     tcp->borrowed_len = 0;
@@ -116,7 +123,7 @@ static void arm(struct tcp *tcp)
 {
     if (tcp->io == NULL || !tcp->started)
         return;
-    int events = tcp->queue.len > 0 ? RELAY_IO_WRITE : 0;
+    int events = tcp->queue.len > 0 && !tcp->is_gathering ? RELAY_IO_WRITE : 0;
     if (!tcp->fin_seen) {
         if (!tcp->paused || tcp->released)
             events |= RELAY_IO_READ;
@@ -213,6 +220,35 @@ static void on_settle(struct relay_task *task)
         wrote(tcp);
 }
 
+static void end_gathering(struct tcp *tcp)
+{
+    if (!tcp->is_gathering)
+        return;
+    tcp->is_gathering = false;
+    relay_task_cancel(&tcp->gather);
+    write_queue(tcp);
+    arm(tcp);
+}
+
+static void on_gather(struct relay_task *task)
+{
+    end_gathering((struct tcp *)((char *)task - offsetof(struct tcp, gather)));
+}
+
+static void gather(struct tcp *tcp, const uint8_t *bytes, size_t len)
+{
+    size_t room = tcp->is_gathering ? len : len + GATHER_PIECE;
+    if (relay_buffer_reserve(&tcp->queue, room) == NULL ||
+        relay_buffer_append(&tcp->queue, bytes, len) != RELAY_OK) {
+        die(tcp, RELAY_ERR_NO_MEMORY);
+        return;
+    }
+    tcp->is_gathering = true;
+    relay_task_queue(tcp->super.loop, &tcp->gather);
+    if (tcp->queue.len >= GATHER_MAX)
+        end_gathering(tcp);
+}
+
 static void borrow(struct tcp *tcp, const uint8_t *bytes, size_t len)
 {
     struct iovec *last = tcp->num_borrowed > 0 ? &tcp->borrowed[tcp->num_borrowed - 1] : NULL;
@@ -244,10 +280,17 @@ static bool tcp_send(struct relay_stream *stream, const uint8_t *bytes, size_t l
     struct tcp *tcp = (struct tcp *)stream;
     if (tcp->fd == -1 || tcp->fin_wanted)
         return true;
-    if (tcp->queue.len > 0) {
+    bool is_borrowable = relay_loop_is_borrowable(stream->loop, bytes), is_small = len < GATHER_PIECE;
+    if (is_borrowable || !is_small)
+        end_gathering(tcp);
+    if (tcp->fd == -1)
+        return true; /* on_close comes */
+    if (tcp->is_gathering || (is_small && !is_borrowable && len > 0 && pending(tcp) == 0)) {
+        gather(tcp, bytes, len);
+    } else if (tcp->queue.len > 0) {
         if (relay_buffer_append(&tcp->queue, bytes, len) != RELAY_OK)
             die(tcp, RELAY_ERR_NO_MEMORY);
-    } else if (len > 0 && relay_loop_is_borrowable(stream->loop, bytes)) {
+    } else if (len > 0 && is_borrowable) {
         borrow(tcp, bytes, len);
         if (tcp->num_borrowed == MAX_BORROWED || tcp->borrowed_len >= HIGH_MARK)
             write_borrowed(tcp, NULL, 0);
@@ -289,6 +332,11 @@ static void tcp_close(struct relay_stream *stream)
 {
     struct tcp *tcp = (struct tcp *)stream;
     stream->cb = NULL;
+    /* What was gathered counts as sent: an alert is followed by a close. */
+    if (tcp->is_gathering && tcp->fd != -1) {
+        struct iovec piece = {relay_buffer_bytes(&tcp->queue), tcp->queue.len};
+        (void)write_pieces(tcp, &piece, 1);
+    }
     end(tcp);
 }
 
@@ -434,6 +482,7 @@ struct relay_stream *relay_stream_tcp(struct relay_loop *loop, int fd, const str
         memcpy(&tcp->super.peer, peer, sizeof(struct sockaddr_in6));
     relay_task_init(&tcp->tell, RELAY_LEVEL_EVENT, on_tell);
     relay_task_init(&tcp->settle, RELAY_LEVEL_FLUSH_SOCKET, on_settle);
+    relay_task_init(&tcp->gather, RELAY_LEVEL_FLUSH_SOCKET, on_gather);
     relay_timer_init(&tcp->linger, on_linger);
     tcp->io = relay_io_new(loop, fd, on_io, tcp);
     if (tcp->io == NULL) {
