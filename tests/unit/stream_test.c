@@ -248,6 +248,34 @@ static void what_nobody_started_can_be_ended(void **state)
     relay_stream_release(make_tcp(fds[1]));
 }
 
+/* An HTTP/3 tunnel's bytes come one QUIC packet at a time. What an ending finds gathered was sent. */
+static void small_writes_of_a_turn_leave_together(void **state)
+{
+    void (*const endings[])(struct relay_stream *) = {relay_stream_release, relay_stream_close,
+                                                      relay_stream_fin};
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        int fds[2];
+        make_pair(fds);
+        struct peer client;
+        start_peer(&client, make_tcp(fds[0]));
+        run_until(client.ready);
+        uint8_t *bytes = make_pattern(40000), got[50000];
+        for (size_t at = 0; at < 40000; at += 100)
+            assert_true(relay_stream_send(client.stream, bytes + at, 100));
+        assert_int_equal(recv(fds[1], got, sizeof(got), MSG_DONTWAIT), -1);
+        endings[i](client.stream);
+        run_for(20 * RELAY_MS);
+        ssize_t len = recv(fds[1], got, sizeof(got), MSG_DONTWAIT);
+        assert_int_equal(len, 40000);
+        assert_memory_equal(got, bytes, 40000);
+        assert_int_equal(recv(fds[1], got, sizeof(got), MSG_DONTWAIT), 0);
+        free(bytes);
+        if (endings[i] == relay_stream_fin)
+            close_peer(&client);
+        close(fds[1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +290,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_released_stream_sends_what_it_holds, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_released_stream_waits_two_seconds, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(every_ending_may_come_inside_a_callback, set_up_loop, tear_down_loop),
+        cmocka_unit_test_setup_teardown(small_writes_of_a_turn_leave_together, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(what_nobody_started_can_be_ended, set_up_loop, tear_down_loop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
