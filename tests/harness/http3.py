@@ -88,7 +88,8 @@ class Client(QuicConnectionProtocol):
 @contextlib.asynccontextmanager
 async def client(port, ca, host="127.0.0.1", name="localhost", **options):
     """A connected Client."""
-    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=name, max_datagram_frame_size=65536,
-                                      cafile=str(ca), verify_mode=ssl.CERT_REQUIRED, **options)
+    options = {"max_datagram_frame_size": 65536} | options
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=name, cafile=str(ca),
+                                      verify_mode=ssl.CERT_REQUIRED, **options)
     async with connect(host, port, configuration=configuration, create_protocol=Client) as connection:
         yield connection
