@@ -1,13 +1,15 @@
 """Other clients' ordinary requests, and a web server under load behind CONNECT."""
+import contextlib
 import hashlib
 import os
 import re
+import socket
 import subprocess
-import time
+import threading
 
 import pytest
 
-from harness import configs, ports, vitals
+from harness import configs, vitals
 
 HELLO = b"hello from twohop\n"
 LARGE = bytes(range(256)) * 4096
@@ -23,12 +25,26 @@ def web(tmp_path):
         data = os.urandom(1 << index)
         (folder / str(index)).write_bytes(data)
         digests[str(index)] = hashlib.sha256(data).hexdigest()
-    port = ports.free_port()
-    server = subprocess.Popen(["busybox", "httpd", "-f", "-p", f"127.0.0.1:{port}", "-h", str(folder)])
-    time.sleep(0.2)
-    yield port, digests
-    server.terminate()
-    server.wait(5)
+    # One httpd for each connection, as inetd would: its own listener's queue is too short for 200 at once.
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    started = []
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    started.append(subprocess.Popen(["busybox", "httpd", "-i", "-h", str(folder)], stdin=connection, stdout=connection))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1], digests
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    listener.close()
+    for server in started:
+        server.kill()
+        server.wait(5)
 
 
 @pytest.mark.parametrize("how", [["-x", "http://127.0.0.1:{clear}"], ["--proxy-http2", "-x", "https://127.0.0.1:{tls}"]],
@@ -90,8 +106,7 @@ def test_gtlsclient_wanders(egress, program, tmp_path, trial):
     assert (tmp_path / "large").read_bytes() == LARGE
 
 
-def test_wget(egress, program, certificates, web):
-    port, digests = web
+def test_wget(egress, program, certificates):
     relay = egress()
     trust = f"--ca-certificate={certificates.ca}"
     done = program("wget", "-q", "-O", "-", trust, f"https://localhost:{relay.at.tls}/large")
