@@ -164,7 +164,7 @@ static void test_refusals(void **state)
         {"connect-udp", "/.well-known/masque/udp/%253A%253A1/443/", 400, "http_request_error"},
         {"connect-udp", "/masque?target_host=127.0.0.1", 400, "http_request_error"},
         {"connect-udp", "/masque?target_host=10.1.2.3&target_port=1", 403, "destination_ip_prohibited"},
-        {"connect-udp", "/elsewhere/127.0.0.1/443/", 501, "http_protocol_error"},
+        {"connect-udp", "/elsewhere/127.0.0.1/443/", 400, "http_request_error"},
         {"connect-ip", "/.well-known/masque/udp/127.0.0.1/443/", 501, "http_protocol_error"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
