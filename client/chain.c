@@ -11,7 +11,8 @@
 
 #define WATCH_EVERY (100 * RELAY_MS)
 #define WANTED_FOR                                                                                           \
-    (60 * RELAY_SECOND) /* after the last use it is not connected again until somebody asks                  \
+    (60 *                                                                                                    \
+     RELAY_SECOND) /* after the last use it is not connected again until somebody asks                  \
                          */
 #define ORPHANED_MAX   (30 * RELAY_SECOND) /* a hop without a path is given up then */
 #define SILENT_MAX     (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
@@ -150,7 +151,8 @@ static void move(struct relay_chain *chain, struct relay_link *link)
         close_link(&chain->links[i]);
 }
 
-/* One hop in each turn: the farewell of a hop travels through the hop before, which must live until it has gone out. */
+/* One hop in each turn: the farewell of a hop travels through the hop before, which must live until it has
+ * gone out. */
 static void close_innermost(struct relay_chain *chain)
 {
     size_t left = num_hops(chain);

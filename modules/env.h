@@ -1,5 +1,5 @@
-/* What a worker lends to the handler modules, found from any request. server/worker embeds it; its h2o_context_t is the one
- * that h2o gives to handlers, so that no global state is needed. */
+/* What a worker lends to the handler modules, found from any request. server/worker embeds it; its
+ * h2o_context_t is the one that h2o gives to handlers, so that no global state is needed. */
 #ifndef RELAY_MODULES_ENV_H
 #define RELAY_MODULES_ENV_H
 
@@ -34,8 +34,8 @@ static inline struct relay_env *relay_env_of(h2o_req_t *req)
     return (struct relay_env *)req->conn->ctx;
 }
 
-/* Our connections' callbacks: every h2o_conn_t of this program has this kind (h2o's own sockets are never entered). The
- * server's request wrapper and the loopback connection of unit tests fill it. */
+/* Our connections' callbacks: every h2o_conn_t of this program has this kind (h2o's own sockets are never
+ * entered). The server's request wrapper and the loopback connection of unit tests fill it. */
 struct relay_conn_callbacks {
     h2o_conn_callbacks_t h2o; /* first */
     uint32_t magic;           /* RELAY_CONN_MAGIC */
@@ -46,8 +46,8 @@ struct relay_conn_callbacks {
 
 /* The request's tunnel. */
 struct relay_tunnel *relay_tunnel_of(h2o_req_t *req);
-/* The request's head as the peer sent it (raw path, a CONNECT's authority, :protocol). Lives until the tunnel is accepted or
- * the request ends: copied into the request's pool. */
+/* The request's head as the peer sent it (raw path, a CONNECT's authority, :protocol). Lives until the
+ * tunnel is accepted or the request ends: copied into the request's pool. */
 const struct relay_request *relay_request_of(h2o_req_t *req);
 
 #endif

@@ -1,6 +1,6 @@
-/* What changes while the process lives: policy, tokens, limits, timeouts, certificates. One immutable object, made from the
- * configuration file, reference-counted, swapped into each worker by a message on reload. A tunnel keeps the one it began
- * with by taking a reference. server/config makes it; modules only read it.
+/* What changes while the process lives: policy, tokens, limits, timeouts, certificates. One immutable object,
+ * made from the configuration file, reference-counted, swapped into each worker by a message on reload. A
+ * tunnel keeps the one it began with by taking a reference. server/config makes it; modules only read it.
  */
 #ifndef RELAY_MODULES_SNAPSHOT_H
 #define RELAY_MODULES_SNAPSHOT_H
@@ -53,9 +53,10 @@ struct relay_snapshot {
         uint32_t tunnels_per_token;      /* per worker; 0: no limit */
         uint32_t dials_per_connection;   /* in flight at once; more wait (64) */
         uint32_t auth_failures_per_minute, auth_failures_per_minute_global;
-        uint32_t udp_unanswered_burst, udp_unanswered_rate; /* T51: 32 packets and 100 packets/s until the first reply */
-        size_t tunnel_credit;                               /* bytes of relay_budget per worker; 512 MiB */
-        uint32_t drain_seconds;                             /* SIGTERM: how long tunnels may go on; 30 */
+        uint32_t udp_unanswered_burst,
+            udp_unanswered_rate; /* T51: 32 packets and 100 packets/s until the first reply */
+        size_t tunnel_credit;    /* bytes of relay_budget per worker; 512 MiB */
+        uint32_t drain_seconds;  /* SIGTERM: how long tunnels may go on; 30 */
     } caps;
     struct relay_dial_config dial;
     struct {
@@ -70,10 +71,12 @@ struct relay_snapshot *relay_snapshot_new(void); /* with the defaults above; NUL
 struct relay_snapshot *relay_snapshot_ref(struct relay_snapshot *snapshot);
 void relay_snapshot_unref(struct relay_snapshot *snapshot); /* NULL is fine */
 
-/* Our own listening addresses, for "own listeners are always refused". Process-wide: set before the workers start. */
+/* Our own listening addresses, for "own listeners are always refused". Process-wide: set before the
+ * workers start. */
 void relay_own_listener_add(const struct relay_address *address, uint16_t port, bool is_udp);
-/* relay_acl_context.is_own: a listener at this address and port, or a wildcard one at this port when the address is one of
- * this machine's. */
-bool relay_own_listener_is(void *data, const struct relay_address *address, uint16_t port, enum relay_transport transport);
+/* relay_acl_context.is_own: a listener at this address and port, or a wildcard one at this port when the
+ * address is one of this machine's. */
+bool relay_own_listener_is(void *data, const struct relay_address *address, uint16_t port,
+                           enum relay_transport transport);
 
 #endif

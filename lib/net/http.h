@@ -1,5 +1,5 @@
-/* The heads of HTTP messages as the sessions of every version show them. Everything is borrowed: it lives during the call
- * that brings it. */
+/* The heads of HTTP messages as the sessions of every version show them. Everything is borrowed: it lives
+ * during the call that brings it. */
 #ifndef RELAY_NET_HTTP_H
 #define RELAY_NET_HTTP_H
 
@@ -23,8 +23,8 @@ enum relay_kind {
     RELAY_KIND_CAPSULES /* extended CONNECT or HTTP/1.1 Upgrade: capsules and HTTP Datagrams (RFC 9297) */
 };
 
-/* For an HTTP/1.1 Upgrade the session shows method "CONNECT" and the Upgrade token as `protocol`, like RFC 8441 does, so
- * that nothing above knows the difference; `version` tells. */
+/* For an HTTP/1.1 Upgrade the session shows method "CONNECT" and the Upgrade token as `protocol`, like RFC
+ * 8441 does, so that nothing above knows the difference; `version` tells. */
 struct relay_request {
     enum relay_http_version version;
     enum relay_kind kind;
@@ -32,12 +32,13 @@ struct relay_request {
     const struct relay_field *fields;
     size_t num_fields;
     int64_t content_length; /* -1: not said */
-    bool ends;              /* nothing follows the head: no body, or the tunnel is half-closed from the start */
+    bool ends; /* nothing follows the head: no body, or the tunnel is half-closed from the start */
 };
 
 struct relay_response {
     int status;
-    const struct relay_field *fields; /* without connection-specific fields and content-length: the session writes those */
+    const struct relay_field
+        *fields; /* without connection-specific fields and content-length: the session writes those */
     size_t num_fields;
     int64_t content_length; /* of the body that follows; -1: not known; ignored for a tunnel */
     bool ends;              /* there is no body (content_length is then what is told to a HEAD, or -1) */

@@ -1,4 +1,5 @@
-/* An HTTP/2 connection (RFC 9113, 8441) as a session (session.h), as a server or as a client. nghttp2 is behind it. */
+/* An HTTP/2 connection (RFC 9113, 8441) as a session (session.h), as a server or as a client. nghttp2 is
+ * behind it. */
 #ifndef RELAY_NET_HTTP2_H
 #define RELAY_NET_HTTP2_H
 
@@ -6,11 +7,11 @@
 
 struct relay_stream;
 
-/* Takes the stream, which is started and ready, and becomes its user. `early` are bytes of it that were already read.
- * NULL: out of memory (the stream is closed then). */
+/* Takes the stream, which is started and ready, and becomes its user. `early` are bytes of it that were
+ * already read. NULL: out of memory (the stream is closed then). */
 struct relay_session *relay_http2_server(struct relay_stream *stream, const struct relay_limits *limits,
-                                         struct relay_budget *budget, const struct relay_session_user *cb, void *user,
-                                         const uint8_t *early, size_t early_len);
+                                         struct relay_budget *budget, const struct relay_session_user *cb,
+                                         void *user, const uint8_t *early, size_t early_len);
 struct relay_session *relay_http2_client(struct relay_stream *stream, const struct relay_limits *limits,
                                          struct relay_budget *budget, enum relay_level level,
                                          const struct relay_session_user *cb, void *user);

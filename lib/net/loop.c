@@ -116,7 +116,8 @@ static void run_tasks(struct relay_loop *loop)
     }
 }
 
-/* Before the poll: what was deferred until now is due after it. What is deferred during it waits for the next. */
+/* Before the poll: what was deferred until now is due after it. What is deferred during it waits for the
+ * next. */
 static void mark_due(struct relay_loop *loop)
 {
     while (!list_is_empty(&loop->deferred)) {

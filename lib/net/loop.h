@@ -1,8 +1,10 @@
 /* The worker's loop: one thread, one uv_loop_t, and the four things every part of a worker shares.
  *
- * - The time: CLOCK_MONOTONIC in nanoseconds, read once per wake-up (relay_loop_now), so that it never goes back and a
+ * - The time: CLOCK_MONOTONIC in nanoseconds, read once per wake-up (relay_loop_now), so that it never goes
+ * back and a
  *   turn sees one time.
- * - Tasks: what must not happen inside a library's callback is queued here and runs at the end of the loop's turn, in
+ * - Tasks: what must not happen inside a library's callback is queued here and runs at the end of the loop's
+ * turn, in
  *   uv_check and in uv_prepare (timers run before the poll), lowest level first.
  * - Timers: one heap behind one uv_timer_t.
  * - Scratch: large read buffers, taken and returned like a stack. An idle connection holds none.
@@ -23,8 +25,8 @@
 struct relay_loop;
 struct relay_metrics;
 
-/* The order within one turn. Nested connections flush innermost first and outermost last: the other way round costs
- * milliseconds, because the inner connection's packets wait for the next turn. */
+/* The order within one turn. Nested connections flush innermost first and outermost last: the other way
+ * round costs milliseconds, because the inner connection's packets wait for the next turn. */
 enum relay_level {
     RELAY_LEVEL_EVENT = 0,       /* on_close, on_writable, next request: what users are told */
     RELAY_LEVEL_FLUSH_INNER = 1, /* nested connections of a chain: 1 (the innermost) to 5 */
@@ -33,9 +35,9 @@ enum relay_level {
 };
 #define RELAY_LEVELS 8
 
-/* A task is embedded in its object and queued at most once at a time. Cancel it in the object's dispose. A task may
- * queue itself or others while it runs: they run in the same turn, so a task that slices long work uses
- * relay_task_defer. */
+/* A task is embedded in its object and queued at most once at a time. Cancel it in the object's dispose. A
+ * task may queue itself or others while it runs: they run in the same turn, so a task that slices long
+ * work uses relay_task_defer. */
 struct relay_task {
     struct relay_task *prev, *next; /* both NULL: not queued */
     void (*run)(struct relay_task *task);
@@ -49,7 +51,8 @@ void relay_task_defer(struct relay_loop *loop, struct relay_task *task);
 void relay_task_cancel(struct relay_task *task);
 bool relay_task_is_queued(const struct relay_task *task);
 
-/* A timer is embedded in its object; set again it moves (moving it later is free); stop it in the object's dispose. */
+/* A timer is embedded in its object; set again it moves (moving it later is free); stop it in the object's
+ * dispose. */
 struct relay_timer {
     void (*fire)(struct relay_timer *timer);
     uint64_t at;  /* when to fire, ns */
@@ -63,14 +66,16 @@ void relay_timer_set_after(struct relay_loop *loop, struct relay_timer *timer, u
 void relay_timer_stop(struct relay_loop *loop, struct relay_timer *timer);
 bool relay_timer_is_set(const struct relay_timer *timer);
 
-/* A descriptor's readiness. It is an allocation of its own, so that its owner can be freed at once: relay_io_free stops
- * it, and no callback comes after. It does not close the descriptor; after relay_io_free the owner may at once. */
+/* A descriptor's readiness. It is an allocation of its own, so that its owner can be freed at once:
+ * relay_io_free stops it, and no callback comes after. It does not close the descriptor; after
+ * relay_io_free the owner may at once. */
 struct relay_io;
 enum relay_io_events {
     RELAY_IO_READ = 1,
     RELAY_IO_WRITE = 2,
     RELAY_IO_HANGUP = 4, /* the peer's FIN or RST while reading is paused; told once per arming */
-    RELAY_IO_ERROR = 8   /* told, not armed: a reset (see SO_ERROR), or a UDP socket's error queue. Nothing is armed then */
+    RELAY_IO_ERROR =
+        8 /* told, not armed: a reset (see SO_ERROR), or a UDP socket's error queue. Nothing is armed then */
 };
 typedef void (*relay_io_cb)(void *user, int events);
 
@@ -81,7 +86,8 @@ void relay_io_free(struct relay_io *io);            /* NULL is fine */
 
 /* Large enough for one recv of a full socket, and for a decrypted batch of it. */
 #define RELAY_SCRATCH_SIZE (512 * 1024)
-/* Writable bytes in front of every scratch buffer: an HTTP/2 or TLS head can be laid before bytes just read. */
+/* Writable bytes in front of every scratch buffer: an HTTP/2 or TLS head can be laid before bytes just
+ * read. */
 #define RELAY_HEADROOM 64
 
 struct relay_scratch;
@@ -94,7 +100,8 @@ struct relay_loop {
     uint64_t now;
     bool now_is_stale, stopping;
     struct relay_task levels[RELAY_LEVELS]; /* list heads */
-    struct relay_task deferred, due, settling; /* list heads; due: deferred before the poll that is under way */
+    struct relay_task deferred, due,
+        settling; /* list heads; due: deferred before the poll that is under way */
     uv_prepare_t prepare;
     uv_check_t check;
     uv_idle_t idle;
@@ -120,15 +127,16 @@ uint64_t relay_loop_now(struct relay_loop *loop);
 /* From any thread: run(arg) on the loop's thread, in order. RELAY_ERR_NO_MEMORY. */
 int relay_loop_post(struct relay_loop *loop, void (*run)(void *arg), void *arg);
 
-/* A reader takes a scratch buffer (RELAY_SCRATCH_SIZE bytes, RELAY_HEADROOM writable ones in front), reads into it, hands
- * pieces of it up and returns it. Until then the pieces may be borrowed by writers (relay_loop_is_borrowable), so that
- * bytes that the kernel takes at once are never copied. NULL: out of memory. */
+/* A reader takes a scratch buffer (RELAY_SCRATCH_SIZE bytes, RELAY_HEADROOM writable ones in front), reads
+ * into it, hands pieces of it up and returns it. Until then the pieces may be borrowed by writers
+ * (relay_loop_is_borrowable), so that bytes that the kernel takes at once are never copied. NULL: out of
+ * memory. */
 uint8_t *relay_loop_take_scratch(struct relay_loop *loop);
 /* The one taken last; settles first, so that nobody borrows from it any more. */
 void relay_loop_return_scratch(struct relay_loop *loop);
 bool relay_loop_is_borrowable(const struct relay_loop *loop, const void *bytes);
-/* A writer that borrowed queues a task here; it must write or copy what it borrowed. A reader that reuses its scratch
- * buffer for another read calls relay_loop_settle before. */
+/* A writer that borrowed queues a task here; it must write or copy what it borrowed. A reader that reuses
+ * its scratch buffer for another read calls relay_loop_settle before. */
 void relay_loop_settle_later(struct relay_loop *loop, struct relay_task *task);
 void relay_loop_settle(struct relay_loop *loop);
 

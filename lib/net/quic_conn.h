@@ -1,14 +1,16 @@
-/* One QUIC connection (RFC 9000), as a server or as a client, over a packet path. ngtcp2 and GnuTLS are behind this header;
- * above it is the HTTP/3 session, the only user.
+/* One QUIC connection (RFC 9000), as a server or as a client, over a packet path. ngtcp2 and GnuTLS are
+ * behind this header; above it is the HTTP/3 session, the only user.
  *
- * The user's callbacks marked "inside" come from inside ngtcp2: they may copy, mark, and queue tasks, but call nothing below
- * except the credit calls. All writing happens in the flush (one task per connection, at its level): it asks the user to
- * pull stream data until nothing is left or the path is blocked. Datagrams are written at once into the connection's
- * send run, unless a callback is running (then the answer is RELAY_BLOCKED and on_writable comes).
+ * The user's callbacks marked "inside" come from inside ngtcp2: they may copy, mark, and queue tasks, but
+ * call nothing below except the credit calls. All writing happens in the flush (one task per connection, at
+ * its level): it asks the user to pull stream data until nothing is left or the path is blocked. Datagrams
+ * are written at once into the connection's send run, unless a callback is running (then the answer is
+ * RELAY_BLOCKED and on_writable comes).
  *
- * Lifetime: made by the endpoint (server) or relay_quic_connect (client); it lives until on_close was told, which comes
- * once, from a task; then it frees itself. The user may call it until then. A nested connection (is_nested) whose path has died
- * lives on without one until relay_quic_conn_migrate or its idle timeout; any other one ends with its path.
+ * Lifetime: made by the endpoint (server) or relay_quic_connect (client); it lives until on_close was told,
+ * which comes once, from a task; then it frees itself. The user may call it until then. A nested connection
+ * (is_nested) whose path has died lives on without one until relay_quic_conn_migrate or its idle timeout; any
+ * other one ends with its path.
  */
 #ifndef RELAY_NET_QUIC_CONN_H
 #define RELAY_NET_QUIC_CONN_H
@@ -29,7 +31,8 @@ struct relay_quic_credentials; /* quic_tls.h: certificates or trust, shared by t
 struct relay_quic_user {
     /* Inside. The handshake is complete: control streams may be opened now. Nonzero ends the connection. */
     int (*on_ready)(void *user);
-    /* Inside. In order. `early` data never come (0-RTT is off). A nonzero answer is an H3 error code to close with. */
+    /* Inside. In order. `early` data never come (0-RTT is off). A nonzero answer is an H3 error code to
+     * close with. */
     uint64_t (*on_stream_data)(void *user, int64_t stream, const uint8_t *bytes, size_t len, bool fin);
     /* Inside. The peer has acknowledged `len` more bytes of the stream: they need not be kept any longer. */
     void (*on_stream_acked)(void *user, int64_t stream, uint64_t len);
@@ -43,13 +46,15 @@ struct relay_quic_user {
     void (*on_streams_allowed)(void *user);
     /* Inside. One DATAGRAM frame. A nonzero answer is an H3 error code to close with. */
     uint64_t (*on_datagram)(void *user, const uint8_t *bytes, size_t len);
-    /* Flush: what to send next. Fills up to `size` pieces and names the stream and whether its end is included; returns the
-     * number of pieces (0 with *stream >= 0: only a FIN), -1 with *stream = -1: nothing. */
+    /* Flush: what to send next. Fills up to `size` pieces and names the stream and whether its end is
+     * included; returns the number of pieces (0 with *stream >= 0: only a FIN), -1 with *stream = -1:
+     * nothing. */
     int (*pull)(void *user, int64_t *stream, bool *fin, struct iovec *pieces, int size);
     /* Flush: `len` bytes of what was pulled are in packets (kept by the user until acknowledged). */
     void (*on_pulled)(void *user, int64_t stream, size_t len);
-    /* Flush: the stream cannot go on: out of the peer's credit (on_stream_credit comes), or shut for writing: STOP_SENDING came,
-     * which ngtcp2 has answered with RESET_STREAM itself and tells only now, at the next attempt to write. */
+    /* Flush: the stream cannot go on: out of the peer's credit (on_stream_credit comes), or shut for
+     * writing: STOP_SENDING came, which ngtcp2 has answered with RESET_STREAM itself and tells only now,
+     * at the next attempt to write. */
     void (*on_stream_blocked)(void *user, int64_t stream, bool shut);
     /* From the flush: cwnd has room again after a send_datagram answered RELAY_BLOCKED. */
     void (*on_writable)(void *user);
@@ -59,27 +64,28 @@ struct relay_quic_user {
 
 /* ---- server side: the endpoint makes connections and tells its owner (quic_endpoint.h) ---- */
 
-/* Client: connects over the path, which it takes (also when it fails: NULL). `level` is its flush level (loop.h): the
- * outermost hop RELAY_LEVEL_FLUSH_OUTER, one less for each hop inside. */
+/* Client: connects over the path, which it takes (also when it fails: NULL). `level` is its flush level
+ * (loop.h): the outermost hop RELAY_LEVEL_FLUSH_OUTER, one less for each hop inside. */
 struct relay_quic_client_config {
     struct relay_quic_credentials *credentials;
-    const char *server_name;     /* SNI and the name to verify */
+    const char *server_name; /* SNI and the name to verify */
     const struct relay_limits *limits;
     struct relay_budget *budget;
     enum relay_level level;
-    uint64_t initial_rtt;        /* ns; 0: the default of 100 ms. A nested hop: the srtt of the hop below */
-    size_t max_udp_payload;      /* our transport parameter for the way back; 0: the default */
-    bool is_nested;              /* over a tunnel: PMTUD sizes of nested paths */
-    uint64_t keep_alive;         /* ns; 0: none */
+    uint64_t initial_rtt;   /* ns; 0: the default of 100 ms. A nested hop: the srtt of the hop below */
+    size_t max_udp_payload; /* our transport parameter for the way back; 0: the default */
+    bool is_nested;         /* over a tunnel: PMTUD sizes of nested paths */
+    uint64_t keep_alive;    /* ns; 0: none */
 };
 struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay_packet_path *path,
-                                           const struct relay_quic_client_config *config, const struct relay_quic_user *cb,
-                                           void *user);
-/* Moves the living connection to another path (RFC 9000 section 9), which it takes (also when it fails); the old one is closed.
- * 0, RELAY_ERR_UNSUPPORTED (not confirmed yet, the peer forbids it, or gave no spare connection ID) or RELAY_ERR_NO_MEMORY. */
+                                           const struct relay_quic_client_config *config,
+                                           const struct relay_quic_user *cb, void *user);
+/* Moves the living connection to another path (RFC 9000 section 9), which it takes (also when it fails);
+ * the old one is closed. 0, RELAY_ERR_UNSUPPORTED (not confirmed yet, the peer forbids it, or gave no
+ * spare connection ID) or RELAY_ERR_NO_MEMORY. */
 int relay_quic_conn_migrate(struct relay_quic_conn *conn, struct relay_packet_path *path);
-/* Nothing was received for 3 PTO while bytes are in flight (facts: about 0.25 s): the path or the peer may be dead. A hint to
- * probe or to try a second path, not a reason to close. */
+/* Nothing was received for 3 PTO while bytes are in flight (facts: about 0.25 s): the path or the peer may
+ * be dead. A hint to probe or to try a second path, not a reason to close. */
 bool relay_quic_conn_is_silent(struct relay_quic_conn *conn);
 
 void relay_quic_conn_set_user(struct relay_quic_conn *conn, const struct relay_quic_user *cb, void *user);
@@ -101,9 +107,11 @@ void relay_quic_conn_allow_streams(struct relay_quic_conn *conn, uint64_t max_st
 
 /* ---- datagrams ---- */
 
-/* One DATAGRAM frame from up to 4 pieces. RELAY_TOO_BIG: does not fit the path or the peer's max_datagram_frame_size now.
- * RELAY_GONE: the peer takes no DATAGRAM frames, or the connection is closing. */
-enum relay_sent relay_quic_conn_send_datagram(struct relay_quic_conn *conn, const struct iovec *pieces, int num_pieces);
+/* One DATAGRAM frame from up to 4 pieces. RELAY_TOO_BIG: does not fit the path or the peer's
+ * max_datagram_frame_size now. RELAY_GONE: the peer takes no DATAGRAM frames, or the connection is
+ * closing. */
+enum relay_sent relay_quic_conn_send_datagram(struct relay_quic_conn *conn, const struct iovec *pieces,
+                                              int num_pieces);
 /* The largest DATAGRAM frame payload that fits now; 0: none can be sent. */
 size_t relay_quic_conn_max_datagram(struct relay_quic_conn *conn);
 /* Bytes that can be sent now: min(cwnd left, the path's room); 0 before the handshake is done. */

@@ -1,4 +1,5 @@
-/* Name resolution on a worker's loop: c-ares, with the response code kept, a bounded cache and one limit of time. */
+/* Name resolution on a worker's loop: c-ares, with the response code kept, a bounded cache and one limit
+ * of time. */
 #ifndef RELAY_NET_RESOLVER_H
 #define RELAY_NET_RESOLVER_H
 
@@ -20,10 +21,12 @@ struct relay_resolver_config {
 };
 
 /* NULL: out of memory, or `servers` cannot be parsed. */
-struct relay_resolver *relay_resolver_new(struct relay_loop *loop, const struct relay_resolver_config *config);
+struct relay_resolver *relay_resolver_new(struct relay_loop *loop,
+                                          const struct relay_resolver_config *config);
 /* Every lookup must have been cancelled or told before. */
 void relay_resolver_free(struct relay_resolver *resolver);
-/* The addresses of the servers it asks (for the policy: port 53 is allowed to these only). Returns how many. */
+/* The addresses of the servers it asks (for the policy: port 53 is allowed to these only). Returns how
+ * many. */
 size_t relay_resolver_servers(const struct relay_resolver *resolver, struct relay_address *out, size_t size);
 
 /* RFC 1035 section 4.1.1 response codes: 0 NOERROR, 2 SERVFAIL, 3 NXDOMAIN ...; -1 when no answer came. */
@@ -35,8 +38,8 @@ struct relay_resolution {
     uint64_t took; /* ns; 0 from the cache */
 };
 
-/* Embedded by who asks. on_resolved comes once, from a task, never from inside relay_resolver_ask; the result lives during
- * the call. */
+/* Embedded by who asks. on_resolved comes once, from a task, never from inside relay_resolver_ask; the
+ * result lives during the call. */
 struct relay_lookup {
     void (*on_resolved)(struct relay_lookup *lookup, const struct relay_resolution *resolution);
     /* private */

@@ -1,8 +1,8 @@
 /* One HTTP connection of any version, as a server or as a client: what makes tunnels (tunnel.h).
  *
- * relay_http1_session_new (server/), relay_http2_session_new and relay_http3_session_new (lib/net/) make one and take their
- * transport. It frees itself after on_close was told, which comes exactly once and never from inside a call of its user;
- * its tunnels' on_close come before. The user may call it until on_close.
+ * relay_http1_session_new (server/), relay_http2_session_new and relay_http3_session_new (lib/net/) make one
+ * and take their transport. It frees itself after on_close was told, which comes exactly once and never from
+ * inside a call of its user; its tunnels' on_close come before. The user may call it until on_close.
  */
 #ifndef RELAY_NET_SESSION_H
 #define RELAY_NET_SESSION_H
@@ -15,7 +15,8 @@
 struct relay_session_user {
     /* Server: a request's head. The user attaches to the tunnel before it returns (or aborts it). */
     void (*on_request)(void *user, struct relay_tunnel *tunnel, const struct relay_request *request);
-    /* Client: requests can be opened (HTTP/2: the peer's SETTINGS are in; HTTP/3: handshake done, SETTINGS in). */
+    /* Client: requests can be opened (HTTP/2: the peer's SETTINGS are in; HTTP/3: handshake done, SETTINGS
+     * in). */
     void (*on_ready)(void *user);
     /* Client: GOAWAY came; no new tunnels, the open ones live on. */
     void (*on_goaway)(void *user);
@@ -44,8 +45,10 @@ struct relay_session {
     struct sockaddr_storage peer, local;
 };
 
-/* Client: sends the request. NULL: the session takes no more (GOAWAY, stream limit, dead); nothing was called. */
-static inline struct relay_tunnel *relay_session_open(struct relay_session *session, const struct relay_request *request,
+/* Client: sends the request. NULL: the session takes no more (GOAWAY, stream limit, dead); nothing was
+ * called. */
+static inline struct relay_tunnel *relay_session_open(struct relay_session *session,
+                                                      const struct relay_request *request,
                                                       const struct relay_tunnel_user *cb, void *user)
 {
     return session->ops->open(session, request, cb, user);

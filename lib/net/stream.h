@@ -1,11 +1,13 @@
-/* An ordered byte stream: a TCP socket, TLS on another stream, or a CONNECT tunnel seen as a stream (for TLS inside it).
+/* An ordered byte stream: a TCP socket, TLS on another stream, or a CONNECT tunnel seen as a stream (for TLS
+ * inside it).
  *
- * Order of calls: make it (relay_stream_tcp, relay_stream_tls_*), then start, which names its user and begins reading;
- * then the calls below; then exactly one ending: release, close or reset. An ending takes the stream away from its user:
- * no callback comes after it, and the memory is the stream's own business. After on_close the user still calls one.
+ * Order of calls: make it (relay_stream_tcp, relay_stream_tls_*), then start, which names its user and begins
+ * reading; then the calls below; then exactly one ending: release, close or reset. An ending takes the stream
+ * away from its user: no callback comes after it, and the memory is the stream's own business. After on_close
+ * the user still calls one.
  *
- * No call ever calls back: errors, FIN and writability are told from the loop. A stream is used on its loop's thread.
- * A TLS stream owns the stream below it.
+ * No call ever calls back: errors, FIN and writability are told from the loop. A stream is used on its loop's
+ * thread. A TLS stream owns the stream below it.
  */
 #ifndef RELAY_NET_STREAM_H
 #define RELAY_NET_STREAM_H
@@ -28,7 +30,8 @@ struct relay_stream_user {
     void (*on_fin)(void *user);
     /* The queue has fallen under its low mark after a send that returned false. */
     void (*on_writable)(void *user);
-    /* Once: the stream is dead (RELAY_ERR_RESET, _TIMEOUT, _TLS, _CERTIFICATE ...). What was read before has been told. */
+    /* Once: the stream is dead (RELAY_ERR_RESET, _TIMEOUT, _TLS, _CERTIFICATE ...). What was read before
+     * has been told. */
     void (*on_close)(void *user, int error);
 };
 
@@ -51,13 +54,15 @@ struct relay_stream {
     void *user;
     struct relay_loop *loop;
     struct sockaddr_storage peer; /* AF_UNSPEC when it has none; kept from accept: after a reset it is gone */
-    /* The user's: what one read of a TCP stream takes at most (under TLS from the next resume on); 0: a scratch buffer full. */
+    /* The user's: what one read of a TCP stream takes at most (under TLS from the next resume on); 0: a
+     * scratch buffer full. */
     size_t read_max;
 };
 
 /* Takes the connected, non-blocking descriptor, also when it fails (NULL: out of memory or descriptors). */
 struct relay_stream *relay_stream_tcp(struct relay_loop *loop, int fd, const struct sockaddr *peer);
-/* TLS as a server. Takes `lower`, also when it fails (NULL). The context is the caller's and outlives the stream. */
+/* TLS as a server. Takes `lower`, also when it fails (NULL). The context is the caller's and outlives the
+ * stream. */
 struct relay_stream *relay_stream_tls_accept(struct relay_stream *lower, SSL_CTX *context);
 /* TLS as a client: SNI and certificate checks for `name` (NULL: neither) by the context's settings. */
 struct relay_stream *relay_stream_tls_connect(struct relay_stream *lower, SSL_CTX *context, const char *name);
@@ -65,7 +70,8 @@ bool relay_stream_is_tls(const struct relay_stream *stream);
 /* The negotiated ALPN: "" when there is none or it is no TLS stream. Lives as long as the stream. */
 const char *relay_stream_alpn(const struct relay_stream *stream);
 
-static inline void relay_stream_start(struct relay_stream *stream, const struct relay_stream_user *cb, void *user)
+static inline void relay_stream_start(struct relay_stream *stream, const struct relay_stream_user *cb,
+                                      void *user)
 {
     stream->cb = cb;
     stream->user = user;
@@ -73,7 +79,8 @@ static inline void relay_stream_start(struct relay_stream *stream, const struct 
 }
 
 /* Hands the running stream to another user (from the listener, which looked at the ALPN, to a session). */
-static inline void relay_stream_set_user(struct relay_stream *stream, const struct relay_stream_user *cb, void *user)
+static inline void relay_stream_set_user(struct relay_stream *stream, const struct relay_stream_user *cb,
+                                         void *user)
 {
     stream->cb = cb;
     stream->user = user;
@@ -85,8 +92,8 @@ static inline size_t relay_stream_room(struct relay_stream *stream)
     return stream->ops->room(stream);
 }
 
-/* Takes all bytes: writes, borrows (loop.h) or copies them. False: no more until on_writable, please. After an error they
- * are dropped and on_close comes. */
+/* Takes all bytes: writes, borrows (loop.h) or copies them. False: no more until on_writable, please.
+ * After an error they are dropped and on_close comes. */
 static inline bool relay_stream_send(struct relay_stream *stream, const uint8_t *bytes, size_t len)
 {
     return stream->ops->send(stream, bytes, len);
@@ -98,7 +105,8 @@ static inline void relay_stream_fin(struct relay_stream *stream)
     stream->ops->fin(stream);
 }
 
-/* No on_bytes and no on_fin until resume (a paused stream still tells a reset). Both may be called in any state. */
+/* No on_bytes and no on_fin until resume (a paused stream still tells a reset). Both may be called in any
+ * state. */
 static inline void relay_stream_pause(struct relay_stream *stream)
 {
     stream->ops->pause(stream);
@@ -109,8 +117,9 @@ static inline void relay_stream_resume(struct relay_stream *stream)
     stream->ops->resume(stream);
 }
 
-/* The three endings. release: send what is queued, FIN, wait up to 2 s for the peer's (30 s for a queue without
- * progress). close: drop what is queued and close. reset: the peer sees a RST (TLS: without close_notify). */
+/* The three endings. release: send what is queued, FIN, wait up to 2 s for the peer's (30 s for a queue
+ * without progress). close: drop what is queued and close. reset: the peer sees a RST (TLS: without
+ * close_notify). */
 static inline void relay_stream_release(struct relay_stream *stream)
 {
     stream->ops->release(stream);

@@ -1,5 +1,5 @@
-/* Connects to the first of several addresses that answers: Happy Eyeballs v2 (RFC 8305 sections 4 and 5). The addresses are
- * those that policy has judged; nothing else is dialled. */
+/* Connects to the first of several addresses that answers: Happy Eyeballs v2 (RFC 8305 sections 4 and 5).
+ * The addresses are those that policy has judged; nothing else is dialled. */
 #ifndef RELAY_NET_TCP_DIAL_H
 #define RELAY_NET_TCP_DIAL_H
 
@@ -14,14 +14,14 @@ struct relay_dial_config {
 
 struct relay_tcp_dial;
 
-/* `fd` is the caller's then: connected, non-blocking, TCP_NODELAY set; -1 with an error: the most telling of the attempts'
- * (REFUSED, UNREACHABLE, TIMEOUT, NO_DESCRIPTORS). Comes once, from a task. */
+/* `fd` is the caller's then: connected, non-blocking, TCP_NODELAY set; -1 with an error: the most telling
+ * of the attempts' (REFUSED, UNREACHABLE, TIMEOUT, NO_DESCRIPTORS). Comes once, from a task. */
 typedef void (*relay_dial_cb)(void *user, int fd, const struct relay_address *address, int error);
 
 /* Interleaves the families itself. NULL: out of memory. */
 struct relay_tcp_dial *relay_tcp_dial_start(struct relay_loop *loop, const struct relay_dial_config *config,
-                                            const struct relay_address *addresses, size_t num_addresses, uint16_t port,
-                                            relay_dial_cb cb, void *user);
+                                            const struct relay_address *addresses, size_t num_addresses,
+                                            uint16_t port, relay_dial_cb cb, void *user);
 /* No callback comes after; attempts are closed at once. */
 void relay_tcp_dial_cancel(struct relay_tcp_dial *dial);
 

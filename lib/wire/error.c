@@ -5,10 +5,9 @@ struct description {
     int status;
 };
 
-static const struct description descriptions[] = {
-    {"OK", "no error", "", 200},
+static const struct description descriptions[] = {{"OK", "no error", "", 200},
 #define X(name, status, proxy_status, text) {#name, text, proxy_status, status},
-    RELAY_ERRORS(X)
+                                                  RELAY_ERRORS(X)
 #undef X
 };
 

@@ -1,5 +1,5 @@
-/* Runs a fuzzer's entry point over the files of its corpus folder: the regression test of every input that once
- * crashed it. Built instead of libFuzzer's driver when the compiler is not clang. */
+/* Runs a fuzzer's entry point over the files of its corpus folder: the regression test of every input that
+ * once crashed it. Built instead of libFuzzer's driver when the compiler is not clang. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -49,10 +49,29 @@ static void the_vectors_of_rfc_4648_go_both_ways(void **state)
 
 static void anything_else_is_refused(void **state)
 {
-    static const char *const rows[] = {
-        "A",    "AAAAA",    "Zg=",  "Zg===",    "=",          "==",      "====", "Zm9v=",
-        "Z g=", "Zg\n",     "Zh==", "Zm9=",     "Zm8",        "Zm9vYg=", "Zm=8", "+-AA",
-        "/_AA", "Zg==Zg==", "Z%3D", "Zm9v\r\n", "\xc3\xa4" "AA", "Zh"};
+    static const char *const rows[] = {"A",
+                                       "AAAAA",
+                                       "Zg=",
+                                       "Zg===",
+                                       "=",
+                                       "==",
+                                       "====",
+                                       "Zm9v=",
+                                       "Z g=",
+                                       "Zg\n",
+                                       "Zh==",
+                                       "Zm9=",
+                                       "Zm8",
+                                       "Zm9vYg=",
+                                       "Zm=8",
+                                       "+-AA",
+                                       "/_AA",
+                                       "Zg==Zg==",
+                                       "Z%3D",
+                                       "Zm9v\r\n",
+                                       "\xc3\xa4"
+                                       "AA",
+                                       "Zh"};
     uint8_t bytes[32];
     size_t decoded;
     for (size_t i = 0; i < COUNT(rows); i++) {

@@ -275,7 +275,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tasks_run_lowest_level_first, setup, teardown),
         cmocka_unit_test_setup_teardown(a_deferred_task_runs_in_the_next_turn, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_is_deferred_while_polling_waits_for_the_next_poll, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_deferred_while_polling_waits_for_the_next_poll, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(timers_fire_in_order_and_can_be_moved, setup, teardown),
         cmocka_unit_test_setup_teardown(a_thousand_timers_keep_their_order, setup, teardown),
         cmocka_unit_test_setup_teardown(posts_of_another_thread_come_in_order, setup, teardown),
