@@ -51,7 +51,8 @@ static void on_request(void *user, struct relay_tunnel *tunnel, const struct rel
 
 static void unlink_and_free(struct relay_connection *self)
 {
-    relay_worker_release_source(self->worker, &self->source);
+    if (self->source.ss_family != AF_UNSPEC)
+        relay_worker_release_source(self->worker, &self->source);
     relay_worker_remove(self->worker, self);
     relay_snapshot_unref(self->snapshot);
     free(self);
@@ -64,7 +65,8 @@ static void on_close(void *user, int error)
 
 static const struct relay_session_user session_cb = {.on_request = on_request, .on_close = on_close};
 
-/* `source` has been counted (relay_worker_take_source); it is released with the connection. */
+/* `source` has been counted (relay_worker_take_source) and is released with the connection; NULL: with its socket, which
+ * may live longer (listener.c). */
 static struct relay_connection *new_connection(struct relay_worker *worker,
                                                const struct sockaddr_storage *source)
 {
@@ -73,7 +75,8 @@ static struct relay_connection *new_connection(struct relay_worker *worker,
         sizeof(*self), &worker->env.h2o, worker->env.h2o.globalconf->hosts, *now, &conn_callbacks.h2o);
     memset((char *)self + sizeof(self->h2o), 0, sizeof(*self) - sizeof(self->h2o));
     self->worker = worker;
-    self->source = *source;
+    if (source != NULL)
+        self->source = *source;
     self->snapshot = relay_snapshot_ref(worker->env.snapshot);
     relay_worker_add(worker, self);
     return self;
@@ -82,7 +85,7 @@ static struct relay_connection *new_connection(struct relay_worker *worker,
 void relay_connection_stream(struct relay_worker *worker, struct relay_stream *stream, bool is_http2,
                              struct relay_slice alt_svc, const uint8_t *early, size_t early_len)
 {
-    struct relay_connection *self = new_connection(worker, &stream->peer);
+    struct relay_connection *self = new_connection(worker, NULL);
     const struct relay_limits *limits = &self->snapshot->limits;
     self->alt_svc = alt_svc;
     self->session =

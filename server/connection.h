@@ -17,8 +17,8 @@ struct relay_connection {
     struct relay_worker *worker;
     struct relay_session *session;
     struct relay_snapshot *snapshot; /* its limits are the session's */
-    struct sockaddr_storage
-        source; /* as counted at accept: a QUIC client's address may change, and the session dies first */
+    /* QUIC: as counted at accept, since a client's address may change. AF_UNSPEC: the socket is counted. */
+    struct sockaddr_storage source;
     struct relay_slice alt_svc; /* the listener's; empty: none */
     struct relay_connection *prev, *next;
 };

@@ -154,7 +154,8 @@ static void end_of_request(struct http1 *h)
 {
     h->in_done = true;
     h->state = ANSWER;
-    relay_timer_stop(h->super.loop, &h->timer);
+    if (!h->responded)
+        relay_timer_stop(h->super.loop, &h->timer);
     relay_tunnel_deliver_fin(&h->tunnel);
     finish_if_done(h);
 }
@@ -164,6 +165,11 @@ static const struct relay_tunnel_ops tunnel_ops;
 static void begin_request(struct http1 *h, const struct relay_http1_head *head)
 {
     enum relay_kind kind = head->request.kind;
+    if (kind == RELAY_KIND_BYTES && h->in.len > head->len) {
+        refuse(h, 400,
+               RELAY_ERR_PROTOCOL); /* they would be read as a request if the CONNECT were refused (T04) */
+        return;
+    }
     h->context = (struct relay_http1_context){.kind = kind,
                                               .is_head = relay_slice_is(head->request.method, "HEAD"),
                                               .minor_version = head->minor_version,
@@ -237,8 +243,6 @@ static size_t deliver(struct http1 *h, uint8_t *bytes, size_t len)
         if (result > 0)
             end_of_request(h);
     }
-    if (h->state == BODY)
-        relay_timer_set_after(h->super.loop, &h->timer, h->super.limits->idle_timeout);
     return at;
 }
 
@@ -328,6 +332,8 @@ static void on_fin(void *user)
 static void on_writable(void *user)
 {
     struct http1 *h = user;
+    if (h->responded && h->has_tunnel && h->state != TUNNEL)
+        relay_timer_set_after(h->super.loop, &h->timer, h->super.limits->idle_timeout);
     if (h->has_tunnel)
         relay_tunnel_writable(&h->tunnel);
 }
@@ -352,7 +358,10 @@ static int tunnel_respond(struct relay_tunnel *tunnel, const struct relay_respon
     if (h->state == ENDED)
         return RELAY_ERR_CLOSED;
     struct relay_buffer out = {0};
-    if (h->is_shutdown || h->fin_seen || h->state == BODY)
+    /* After a refused CONNECT only the challenge leaves the connection open, because clients answer it there: what an
+     * optimistic client sent for its tunnel must not be read as a request (T04). */
+    bool is_refused = h->context.kind == RELAY_KIND_BYTES && response->status / 100 != 2;
+    if (h->is_shutdown || h->fin_seen || h->state == BODY || (is_refused && response->status != 407))
         h->context.keep_alive = false;
     int error = relay_http1_response_write(&out, response, &h->context, &h->framing);
     if (error != RELAY_OK) {
@@ -375,6 +384,8 @@ static int tunnel_respond(struct relay_tunnel *tunnel, const struct relay_respon
     if (h->context.kind != RELAY_KIND_MESSAGE)
         h->in_done = true; /* a refused tunnel is a message without a body */
     h->out_done = response->ends;
+    relay_timer_set_after(h->super.loop, &h->timer,
+                          h->super.limits->idle_timeout); /* for the peer to read it */
     finish_if_done(h);
     return RELAY_OK;
 }
@@ -492,6 +503,10 @@ static void session_close(struct relay_session *session, int error)
     struct http1 *h = (struct http1 *)session;
     if (h->state == ENDED)
         return;
+    if (h->has_tunnel && !(h->in_done && h->out_done)) {
+        end_with_reset(h, error); /* what is cut off must not look complete */
+        return;
+    }
     relay_stream_close(h->stream);
     ended(h, error);
 }

@@ -54,7 +54,6 @@ static void greeting_free(struct greeting *self)
 
 static void greeting_drop(struct greeting *self)
 {
-    relay_worker_release_source(self->listener->worker, &self->stream->peer);
     relay_stream_close(self->stream);
     greeting_free(self);
 }
@@ -122,23 +121,39 @@ static void on_greeting_timeout(struct relay_timer *timer)
     greeting_drop(self);
 }
 
+/* The socket counts against its source until it is closed at last, its lingering included. */
+static void on_socket_gone(void *user, const struct relay_stream *stream)
+{
+    relay_worker_release_source(user, &stream->peer);
+}
+
+static struct relay_stream *open_stream(struct relay_listener *listener, int fd,
+                                        const struct sockaddr_storage *peer)
+{
+    struct relay_worker *worker = listener->worker;
+    if (!relay_worker_take_source(worker, peer)) {
+        close(fd);
+        return NULL;
+    }
+    struct relay_stream *stream = relay_stream_tcp(&worker->loop, fd, (const struct sockaddr *)peer);
+    if (stream == NULL) {
+        relay_worker_release_source(worker, peer);
+        return NULL;
+    }
+    stream->on_gone = on_socket_gone;
+    stream->gone_user = worker;
+    return listener->tls != NULL ? relay_stream_tls_accept(stream, listener->tls) : stream;
+}
+
 static void greet(void *user, int fd, const struct sockaddr_storage *peer)
 {
     struct relay_listener *listener = user;
     struct relay_worker *worker = listener->worker;
-    if (!relay_worker_take_source(worker, peer)) {
-        close(fd);
-        return;
-    }
-    struct greeting *self = calloc(1, sizeof(*self));
-    struct relay_stream *stream = relay_stream_tcp(&worker->loop, fd, (const struct sockaddr *)peer);
-    if (stream != NULL && listener->tls != NULL)
-        stream = relay_stream_tls_accept(stream, listener->tls);
-    if (self == NULL || stream == NULL) {
+    struct relay_stream *stream = open_stream(listener, fd, peer);
+    struct greeting *self = stream != NULL ? calloc(1, sizeof(*self)) : NULL;
+    if (self == NULL) {
         if (stream != NULL)
             relay_stream_close(stream);
-        free(self);
-        relay_worker_release_source(worker, peer);
         return;
     }
     self->listener = listener;

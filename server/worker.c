@@ -11,17 +11,29 @@
 #include "server/listener.h"
 
 #define CLOCK_TICK RELAY_SECOND
+#define DRAIN_TICK (10 * RELAY_MS)
 
 static struct relay_worker *of_drain(struct relay_timer *timer)
 {
     return (struct relay_worker *)((char *)timer - offsetof(struct relay_worker, drain_timer));
 }
 
+/* Draining: the end has come when no connection is left and no socket of one still sends. */
+static void stop_when_drained(struct relay_worker *self)
+{
+    if (self->is_drain_over)
+        relay_loop_cut_lingering(&self->loop);
+    if (self->connections == NULL && !relay_loop_has_lingering(&self->loop))
+        relay_loop_stop(&self->loop);
+}
+
 static void on_tick(struct relay_timer *timer)
 {
     struct relay_worker *self = (struct relay_worker *)((char *)timer - offsetof(struct relay_worker, clock));
     __atomic_store_n(&self->metrics.open_connections, (int64_t)self->num_connections, __ATOMIC_RELAXED);
-    relay_timer_set_after(&self->loop, &self->clock, CLOCK_TICK);
+    relay_timer_set_after(&self->loop, &self->clock, self->env.is_draining ? DRAIN_TICK : CLOCK_TICK);
+    if (self->env.is_draining)
+        stop_when_drained(self);
 }
 
 /* ---- connections ---- */
@@ -45,8 +57,6 @@ void relay_worker_remove(struct relay_worker *self, struct relay_connection *con
     if (conn->next != NULL)
         conn->next->prev = conn->prev;
     self->num_connections--;
-    if (self->env.is_draining && self->connections == NULL)
-        relay_loop_stop(&self->loop);
 }
 
 bool relay_worker_take_source(struct relay_worker *self, const struct sockaddr_storage *peer)
@@ -146,7 +156,7 @@ static void on_drain_over(struct relay_timer *timer)
     struct relay_worker *self = of_drain(timer);
     relay_log(RELAY_LOG_WARNING, "drain_over", "s:i, s:i", "worker", (int)self->index, "connections_left",
               (int)self->num_connections);
-    /* Their on_close comes from tasks; the last one stops the loop. */
+    self->is_drain_over = true; /* their on_close comes from tasks; the next tick stops the loop */
     for (struct relay_connection *conn = self->connections, *next; conn != NULL; conn = next) {
         next = conn->next;
         relay_session_close(conn->session, RELAY_ERR_SHUTDOWN);
@@ -166,8 +176,7 @@ static void drain(void *arg)
     }
     relay_timer_set_after(&self->loop, &self->drain_timer,
                           self->env.snapshot->caps.drain_seconds * RELAY_SECOND);
-    if (self->connections == NULL)
-        relay_loop_stop(&self->loop);
+    relay_timer_set_after(&self->loop, &self->clock, DRAIN_TICK);
 }
 
 void relay_worker_drain(struct relay_worker *self)

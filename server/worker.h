@@ -39,6 +39,7 @@ struct relay_worker {
     struct relay_source_limit sources;
     struct relay_limits limits; /* the snapshot's, where an object outlives a snapshot: the QUIC endpoints */
     struct relay_timer drain_timer;
+    bool is_drain_over;
     struct relay_timer clock; /* refreshes what h2o caches of the time, and gauges */
 };
 

@@ -430,6 +430,28 @@ void relay_loop_settle(struct relay_loop *loop)
     }
 }
 
+/* ---- lingering ---- */
+
+void relay_loop_linger(struct relay_loop *loop, struct relay_task *cut)
+{
+    if (!relay_task_is_queued(cut))
+        list_append(&loop->lingering, cut);
+}
+
+bool relay_loop_has_lingering(const struct relay_loop *loop)
+{
+    return !list_is_empty(&loop->lingering);
+}
+
+void relay_loop_cut_lingering(struct relay_loop *loop)
+{
+    while (!list_is_empty(&loop->lingering)) {
+        struct relay_task *cut = loop->lingering.next;
+        relay_task_cancel(cut);
+        cut->run(cut);
+    }
+}
+
 /* ---- life ---- */
 
 int relay_loop_init(struct relay_loop *loop, struct relay_metrics *metrics)
@@ -442,6 +464,7 @@ int relay_loop_init(struct relay_loop *loop, struct relay_metrics *metrics)
         list_init(&loop->levels[level]);
     list_init(&loop->deferred);
     list_init(&loop->due);
+    list_init(&loop->lingering);
     list_init(&loop->settling);
     if (uv_loop_init(&loop->uv) != 0)
         return RELAY_ERR_NO_DESCRIPTORS;

@@ -100,8 +100,8 @@ struct relay_loop {
     uint64_t now;
     bool now_is_stale, stopping;
     struct relay_task levels[RELAY_LEVELS]; /* list heads */
-    struct relay_task deferred, due,
-        settling; /* list heads; due: deferred before the poll that is under way */
+    /* List heads. due: deferred before the poll that is under way. */
+    struct relay_task deferred, due, settling, lingering;
     uv_prepare_t prepare;
     uv_check_t check;
     uv_idle_t idle;
@@ -139,5 +139,11 @@ bool relay_loop_is_borrowable(const struct relay_loop *loop, const void *bytes);
  * its scratch buffer for another read calls relay_loop_settle before. */
 void relay_loop_settle_later(struct relay_loop *loop, struct relay_task *task);
 void relay_loop_settle(struct relay_loop *loop);
+
+/* What outlives its owner for a while (a socket that still sends) is remembered here, by a task that cuts it off; it
+ * cancels the task when it ends by itself. */
+void relay_loop_linger(struct relay_loop *loop, struct relay_task *cut);
+bool relay_loop_has_lingering(const struct relay_loop *loop);
+void relay_loop_cut_lingering(struct relay_loop *loop);
 
 #endif

@@ -53,6 +53,10 @@ struct relay_stream {
     const struct relay_stream_user *cb;
     void *user;
     struct relay_loop *loop;
+    /* Of a TCP stream, may be set by who made it: the socket is closed at last, which after release is later than the
+     * user's last word. For counting sockets. */
+    void (*on_gone)(void *gone_user, const struct relay_stream *stream);
+    void *gone_user;
     struct sockaddr_storage peer; /* AF_UNSPEC when it has none; kept from accept: after a reset it is gone */
     /* The user's: what one read of a TCP stream takes at most (under TLS from the next resume on); 0: a
      * scratch buffer full. */
@@ -118,7 +122,7 @@ static inline void relay_stream_resume(struct relay_stream *stream)
 }
 
 /* The three endings. release: send what is queued, FIN, wait up to 2 s for the peer's (30 s for a queue
- * without progress). close: drop what is queued and close. reset: the peer sees a RST (TLS: without
+ * without progress, 60 s in all; then a RST). close: drop what is queued and close. reset: the peer sees a RST (TLS: without
  * close_notify). */
 static inline void relay_stream_release(struct relay_stream *stream)
 {

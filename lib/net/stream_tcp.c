@@ -28,7 +28,8 @@
 #define GATHER_PIECE   (8 * 1024)          /* smaller pieces are gathered */
 #define GATHER_MAX     (64 * 1024)         /* and written when there are so many of them */
 #define LINGER_FIN     (2 * RELAY_SECOND)  /* a released stream waits that long for the peer's FIN */
-#define LINGER_STALLED (30 * RELAY_SECOND) /* and that long for a queue that does not move */
+#define LINGER_STALLED (30 * RELAY_SECOND) /* that long for a queue that does not move */
+#define LINGER_MAX     (60 * RELAY_SECOND) /* and that long in all: nobody keeps a socket alive by the trickle */
 
 struct tcp {
     struct relay_stream super;
@@ -38,6 +39,8 @@ struct tcp {
     struct relay_task settle; /* writes what was borrowed */
     struct relay_task gather; /* writes what was gathered */
     struct relay_timer linger;
+    struct relay_task cut; /* among the loop's lingering ones while released */
+    uint64_t linger_until;
     struct relay_buffer queue; /* copied; nothing is borrowed while it is not empty */
     struct iovec borrowed[MAX_BORROWED];
     unsigned num_borrowed;
@@ -91,6 +94,7 @@ static void close_socket(struct tcp *tcp)
 {
     drop_writes(tcp);
     relay_timer_stop(tcp->super.loop, &tcp->linger);
+    relay_task_cancel(&tcp->cut);
     relay_io_free(tcp->io);
     tcp->io = NULL;
     if (tcp->fd != -1)
@@ -138,10 +142,12 @@ static void linger_on(struct tcp *tcp)
 {
     if (!tcp->released || tcp->ended)
         return;
-    if (tcp->fin_sent && tcp->fin_seen)
+    if (tcp->fin_sent && tcp->fin_seen) {
         end(tcp);
-    else
-        relay_timer_set_after(tcp->super.loop, &tcp->linger, tcp->fin_sent ? LINGER_FIN : LINGER_STALLED);
+        return;
+    }
+    uint64_t until = relay_loop_now(tcp->super.loop) + (tcp->fin_sent ? LINGER_FIN : LINGER_STALLED);
+    relay_timer_set(tcp->super.loop, &tcp->linger, until < tcp->linger_until ? until : tcp->linger_until);
 }
 
 /* After something was written: the half-close, the user's writability, a released stream's next wait. */
@@ -352,15 +358,22 @@ static void tcp_release(struct relay_stream *stream)
     tcp->released = true;
     tcp->fin_wanted = true;
     tcp->wants_writable = false;
+    tcp->linger_until = relay_loop_now(stream->loop) + LINGER_MAX;
+    relay_loop_linger(stream->loop, &tcp->cut);
     wrote(tcp);
+}
+
+/* close(2) will send a RST. */
+static void make_reset(struct tcp *tcp)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    if (tcp->fd != -1)
+        setsockopt(tcp->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
 static void tcp_reset(struct relay_stream *stream)
 {
-    struct tcp *tcp = (struct tcp *)stream;
-    struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    if (tcp->fd != -1)
-        setsockopt(tcp->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    make_reset((struct tcp *)stream);
     tcp_close(stream);
 }
 
@@ -380,6 +393,8 @@ static void dispose(struct tcp *tcp)
 {
     close_socket(tcp);
     relay_task_cancel(&tcp->tell);
+    if (tcp->super.on_gone != NULL)
+        tcp->super.on_gone(tcp->super.gone_user, &tcp->super);
     free(tcp);
 }
 
@@ -407,9 +422,22 @@ static void on_tell(struct relay_task *task)
     }
 }
 
+/* What did not get out must not look complete (T80). */
+static void stop_lingering(struct tcp *tcp)
+{
+    if (!tcp->fin_sent)
+        make_reset(tcp);
+    end(tcp);
+}
+
 static void on_linger(struct relay_timer *timer)
 {
-    end((struct tcp *)((char *)timer - offsetof(struct tcp, linger)));
+    stop_lingering((struct tcp *)((char *)timer - offsetof(struct tcp, linger)));
+}
+
+static void on_cut(struct relay_task *task)
+{
+    stop_lingering((struct tcp *)((char *)task - offsetof(struct tcp, cut)));
 }
 
 static void read_fin(struct tcp *tcp)
@@ -484,6 +512,7 @@ struct relay_stream *relay_stream_tcp(struct relay_loop *loop, int fd, const str
     relay_task_init(&tcp->settle, RELAY_LEVEL_FLUSH_SOCKET, on_settle);
     relay_task_init(&tcp->gather, RELAY_LEVEL_FLUSH_SOCKET, on_gather);
     relay_timer_init(&tcp->linger, on_linger);
+    relay_task_init(&tcp->cut, RELAY_LEVEL_EVENT, on_cut);
     tcp->io = relay_io_new(loop, fd, on_io, tcp);
     if (tcp->io == NULL) {
         dispose(tcp);

@@ -159,6 +159,13 @@ static void bytes_before_the_200_are_refused(void **state)
     begin("CONNECT b.example:443 HTTP/1.1\r\nHost: b.example:443\r\n\r\nearly");
     expect(NULL);
     assert_memory_equal(wire, "HTTP/1.1 400 ", 13);
+    assert_int_equal(t.num_requests, 0);
+    end();
+    begin("CONNECT b.example:443 HTTP/1.1\r\nHost: b.example:443\r\n\r\n");
+    run_until(t.tunnel != NULL);
+    send(t.fd, "early", 5, 0);
+    expect(NULL);
+    assert_memory_equal(wire, "HTTP/1.1 400 ", 13);
     run_until(t.tunnel_closed);
     end();
 }
