@@ -153,6 +153,7 @@ struct relay_http3_stream {
     enum relay_kind kind; /* the request's; the tunnel's becomes MESSAGE when a CONNECT is refused */
     bool is_shown;        /* the user knows it (client: the response) */
     bool is_tunnel;       /* counted in num_open_tunnels */
+    bool is_answered;     /* counted in num_answered */
     bool is_submitted;    /* our head went to nghttp3 */
     bool is_waiting;      /* the reader had nothing to give */
     bool had_turn;        /* the reader gave its share in this round */
@@ -198,7 +199,9 @@ struct relay_http3 {
     uint64_t max_streams; /* at once */
     uint64_t close_code;  /* of the close that is due */
     int close_error, final_error;
-    uint64_t drain_at, idle_since;
+    /* Server: streams whose answer is no tunnel: all that is left of them is the peer's reading. */
+    size_t num_answered;
+    uint64_t drain_at, idle_since; /* idle_since: the last end of a stream or progress of an answer */
     uint32_t num_open_tunnels;
     bool is_open;        /* our control streams are bound */
     bool has_settings;   /* the peer's */

@@ -79,13 +79,19 @@ static void tell_max_streams(struct relay_http3 *session)
 /* ---- the timer: heads that take too long, connections without requests, the second step of a shutdown ----
  */
 
+/* Nothing is open but answers that the peer does not read. */
+static bool is_idle(const struct relay_http3 *session)
+{
+    return session->base.is_server && session->num_streams == session->num_answered;
+}
+
 void relay_http3_set_timer(struct relay_http3 *session)
 {
     uint64_t at = UINT64_MAX;
     const struct relay_limits *limits = session->base.limits;
     if (is_dead(session) || !session->is_open)
         at = UINT64_MAX;
-    else if (session->base.is_server && session->num_streams == 0)
+    else if (is_idle(session))
         at = session->idle_since + limits->idle_timeout;
     else if (!relay_http3_link_alone(&session->heading))
         at = RELAY_HTTP3_OF(struct relay_http3_stream, heading, session->heading.next)->tunnel.opened_at +
@@ -123,8 +129,7 @@ static void on_timer(struct relay_timer *timer)
             relay_http3_close(session, NGHTTP3_H3_INTERNAL_ERROR, RELAY_ERR_NO_MEMORY);
         relay_quic_conn_mark_dirty(session->quic);
     }
-    bool is_idle = session->base.is_server && session->num_streams == 0;
-    if (is_idle && now >= session->idle_since + session->base.limits->idle_timeout)
+    if (is_idle(session) && now >= session->idle_since + session->base.limits->idle_timeout)
         relay_http3_close(session, NGHTTP3_H3_NO_ERROR, RELAY_ERR_IDLE);
     relay_http3_wake(session);
 }
@@ -267,6 +272,7 @@ static uint64_t on_stream_data(void *user, int64_t id, const uint8_t *bytes, siz
 static void on_stream_acked(void *user, int64_t id, uint64_t len)
 {
     struct relay_http3 *session = user;
+    session->idle_since = relay_loop_now(session->base.loop);
     if (!is_dead(session) && nghttp3_conn_add_ack_offset(session->h3, id, len) != 0)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }

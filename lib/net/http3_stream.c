@@ -108,6 +108,7 @@ static void stream_free(struct relay_http3_stream *stream)
     relay_window_dispose(&stream->window);
     relay_tunnel_dispose(&stream->tunnel);
     session->num_open_tunnels -= stream->is_tunnel;
+    session->num_answered -= stream->is_answered;
     session->num_streams--;
     session->base.num_tunnels--;
     session->idle_since = relay_loop_now(session->base.loop);
@@ -306,6 +307,12 @@ static int op_respond(struct relay_tunnel *tunnel, const struct relay_response *
     if (rv != 0)
         return rv == NGHTTP3_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_CLOSED;
     stream->is_submitted = true;
+    if (!is_tunnel && !stream->is_answered) {
+        stream->is_answered = true;
+        session->num_answered++;
+        session->idle_since = relay_loop_now(tunnel->loop);
+        relay_http3_wake(session);
+    }
     if (!is_tunnel && stream->kind != RELAY_KIND_MESSAGE) {
         stream->is_discarding = true; /* what was meant for a tunnel that there is not */
         tunnel->kind = RELAY_KIND_MESSAGE;

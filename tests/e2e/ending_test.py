@@ -1,4 +1,5 @@
 """What is cut off never looks complete, and nobody holds a socket for nothing."""
+import asyncio
 import os
 import signal
 import socket
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from harness import configs, http1
+from harness import configs, http1, http3
 
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 
@@ -99,3 +100,25 @@ def test_a_response_that_nobody_reads_is_given_up(egress):
         time.sleep(0.2)
     for connection in held:
         connection.close()
+
+
+def test_http3_responses_that_nobody_reads_are_given_up(egress, certificates):
+    process = egress(**{"limits.idle-timeout": 2})
+    (process.path.parent / "www" / "huge").write_bytes(bytes(8 << 20))
+
+    async def run():
+        # A stream window that is never widened stands for a client that does not read.
+        async with http3.client(process.at.tls, certificates.ca, max_stream_data=16384) as client:
+            client._quic._write_stream_limits = lambda *arguments, **options: None
+            streams = [client.get("/huge") for _ in range(20)]
+            await client.until(lambda: all(client.streams[stream].data for stream in streams))
+            pings = asyncio.create_task(ping(client))
+            await client.until(lambda: client.terminated is not None, timeout=20)
+            pings.cancel()
+
+    async def ping(client):
+        while True:
+            await client.ping()
+            await asyncio.sleep(0.3)
+
+    asyncio.run(run())
