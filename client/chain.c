@@ -17,6 +17,7 @@
 #define ORPHANED_MAX   (30 * RELAY_SECOND) /* a hop without a path is given up then */
 #define SILENT_MAX     (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
 #define STANDBY_PAUSE  (2 * RELAY_SECOND)
+#define CONNECT_AGAIN  (100 * RELAY_MS) /* when a connection could not even be begun */
 #define BACK_OFF_FIRST (250 * RELAY_MS)
 #define BACK_OFF_MAX   (30 * RELAY_SECOND)
 
@@ -78,8 +79,11 @@ static void orphan(struct relay_chain *chain, size_t index)
         close_link(&chain->links[i]);
 }
 
+/* False: not now, for want of memory, or because the hop before has died and its end is still to be told. */
 static bool connect_link(struct relay_chain *chain, struct relay_link *link, size_t place)
 {
+    if (link->index > 0 && relay_hop_session(chain->links[link->index - 1].hop) == NULL)
+        return false;
     struct relay_hop_params params = {
         .environment = chain->environment,
         .config = &chain->config->hops[link->index],
@@ -179,9 +183,10 @@ static void on_advance(struct relay_task *task)
         if (link->hop != NULL && link->ready)
             continue;
         if (link->hop == NULL && is_wanted(chain, i)) {
-            if (relay_loop_now(chain->loop) < chain->retry_at ||
-                !connect_link(chain, link, i == 0 ? chain->place : 0))
+            if (relay_loop_now(chain->loop) < chain->retry_at)
                 relay_timer_set(chain->loop, &chain->retry, chain->retry_at + RELAY_MS);
+            else if (!connect_link(chain, link, i == 0 ? chain->place : 0))
+                relay_timer_set_after(chain->loop, &chain->retry, CONNECT_AGAIN);
         }
         return;
     }
