@@ -431,11 +431,11 @@ struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
         chain->retired[i].chain = chain;
     for (size_t i = 0; i < config->num_hops; i++) {
-        char reason[256] = "";
+        struct relay_failure failure;
         chain->links[i].chain = chain;
         chain->links[i].index = (unsigned)i;
-        if (relay_hop_trust_init(&chain->trusts[i], &config->hops[i], reason, sizeof(reason)) != 0) {
-            snprintf(text, size, "hop %zu (%s): %s", i + 1, config->hops[i].places[0].authority, reason);
+        if (relay_hop_trust_init(&chain->trusts[i], &config->hops[i], (unsigned)i + 1, &failure) != 0) {
+            snprintf(text, size, "%s", failure.text);
             relay_chain_free(chain);
             return NULL;
         }

@@ -7,11 +7,16 @@
 #define ANSWER_TIMEOUT (10 * RELAY_SECOND)
 #define GOODBYE        (10 * RELAY_MS)
 
+struct hop {
+    struct check *check;
+    struct relay_hop *hop; /* NULL: none, or gone */
+};
+
 struct check {
     struct relay_hop_environment *environment;
     const struct relay_client_config *config;
     FILE *out;
-    struct relay_hop *hops[RELAY_HOPS_MAX]; /* NULL: not connected, or gone */
+    struct hop hops[RELAY_HOPS_MAX];
     struct relay_hop_trust trusts[RELAY_HOPS_MAX];
     bool is_done; /* what is being waited for has come */
     struct relay_failure failure;
@@ -44,7 +49,8 @@ static unsigned long long since(struct check *check, uint64_t start)
 
 static void on_ready(void *user)
 {
-    done(user);
+    struct hop *hop = user;
+    done(hop->check);
 }
 
 static void on_ignored(void *user)
@@ -54,12 +60,10 @@ static void on_ignored(void *user)
 
 static void on_close(void *user, const struct relay_failure *failure)
 {
-    struct check *check = user;
-    for (size_t i = 0; i < check->config->num_hops; i++)
-        if (check->hops[i] != NULL && relay_hop_number(check->hops[i]) == failure->hop)
-            check->hops[i] = NULL;
-    check->failure = *failure;
-    done(check);
+    struct hop *hop = user;
+    hop->hop = NULL;
+    hop->check->failure = *failure;
+    done(hop->check);
 }
 
 static const struct relay_hop_user hop_cb = {
@@ -69,6 +73,7 @@ static int connect_place(struct check *check, unsigned number, size_t place)
 {
     const struct relay_hop_config *config = &check->config->hops[number - 1];
     uint64_t start = relay_loop_now(check->environment->loop);
+    struct hop *hop = &check->hops[number - 1];
     struct relay_hop_params params = {
         .environment = check->environment,
         .config = config,
@@ -76,11 +81,12 @@ static int connect_place(struct check *check, unsigned number, size_t place)
         .place = place,
         .number = number,
         .is_last = number == check->config->num_hops,
-        .carrier = number > 1 ? check->hops[number - 2] : NULL,
+        .carrier = number > 1 ? check->hops[number - 2].hop : NULL,
     };
     check->failure.error = RELAY_OK;
-    struct relay_hop *hop = relay_hop_new(&params, &hop_cb, check);
-    if (hop == NULL)
+    hop->check = check;
+    hop->hop = relay_hop_new(&params, &hop_cb, hop);
+    if (hop->hop == NULL)
         return RELAY_ERR_NO_MEMORY;
     wait_until_done(check);
     if (check->failure.error != RELAY_OK) {
@@ -88,24 +94,10 @@ static int connect_place(struct check *check, unsigned number, size_t place)
                 config->places[place].authority, since(check, start), check->failure.text);
         return check->failure.error;
     }
-    fprintf(check->out, "hop %u  %-28s ok, HTTP/%d, TLS and certificate good, %llu ms%s\n", number,
-            config->places[place].authority, relay_hop_session(hop)->version >> 8, since(check, start),
-            number > 1 ? ", token of the hop before accepted" : "");
-    if (check->hops[number - 1] != NULL)
-        relay_hop_close(check->hops[number - 1]);
-    check->hops[number - 1] = hop;
+    fprintf(check->out, "hop %u  %-28s ok, HTTP/%d, TLS and certificate good, %llu ms%s%s\n", number,
+            config->places[place].authority, relay_hop_session(hop->hop)->version >> 8, since(check, start),
+            number > 1 ? ", token accepted by " : "", number > 1 ? relay_hop_authority(params.carrier) : "");
     return 0;
-}
-
-/* All ingresses of hop 1 are tried; one of them suffices to go on. */
-static int connect_hop(struct check *check, unsigned number)
-{
-    int error = 0;
-    for (size_t place = 0; place < check->config->hops[number - 1].num_places; place++) {
-        int code = connect_place(check, number, place);
-        error = code != 0 ? code : error;
-    }
-    return error;
 }
 
 /* ---- one tunnel ---- */
@@ -158,7 +150,7 @@ static void on_timer(struct relay_timer *timer)
 static int open_tunnel(struct check *check, bool is_udp)
 {
     static const char name[] = "twohop-check.invalid";
-    struct relay_hop *last = check->hops[check->config->num_hops - 1];
+    struct relay_hop *last = check->hops[check->config->num_hops - 1].hop;
     struct relay_host host;
     uint64_t start = relay_loop_now(check->environment->loop);
     relay_host_parse(&host, name, sizeof(name) - 1, RELAY_HOST_BARE);
@@ -182,16 +174,14 @@ static int open_tunnel(struct check *check, bool is_udp)
 
 static int init_trusts(struct check *check)
 {
-    char reason[256];
-    for (size_t i = 0; i < check->config->num_hops; i++) {
-        int error = relay_hop_trust_init(&check->trusts[i], &check->config->hops[i], reason, sizeof(reason));
-        if (error != 0) {
-            fprintf(check->out, "hop %zu  %-28s FAILED: %s\n", i + 1,
-                    check->config->hops[i].places[0].authority, reason);
-            return error;
-        }
+    int error = 0;
+    for (size_t i = 0; i < check->config->num_hops && error == 0; i++) {
+        const struct relay_hop_config *config = &check->config->hops[i];
+        error = relay_hop_trust_init(&check->trusts[i], config, (unsigned)i + 1, &check->failure);
+        if (error != 0)
+            fprintf(check->out, "%s\n", check->failure.text);
     }
-    return 0;
+    return error;
 }
 
 static void on_goodbye(struct relay_timer *timer)
@@ -204,32 +194,47 @@ static void say_goodbye(struct check *check)
 {
     relay_timer_init(&check->goodbye, on_goodbye);
     for (size_t i = check->config->num_hops; i > 0; i--) {
-        if (check->hops[i - 1] == NULL)
+        if (check->hops[i - 1].hop == NULL)
             continue;
-        relay_hop_close(check->hops[i - 1]);
+        relay_hop_close(check->hops[i - 1].hop);
+        check->hops[i - 1].hop = NULL;
         relay_timer_set_after(check->environment->loop, &check->goodbye, GOODBYE);
         wait_until_done(check);
     }
+}
+
+/* The whole chain, through one ingress. Goes on after a failure as far as there is something to go on with. */
+static int try_ingress(struct check *check, size_t place)
+{
+    int error = 0;
+    for (unsigned number = 1; error == 0 && number <= check->config->num_hops; number++)
+        error = connect_place(check, number, number == 1 ? place : 0);
+    if (error == 0) {
+        int tcp = open_tunnel(check, false), udp = open_tunnel(check, true);
+        error = tcp != 0 ? tcp : udp;
+    }
+    say_goodbye(check);
+    return error;
 }
 
 int relay_check_run(struct relay_hop_environment *environment, const struct relay_client_config *config,
                     FILE *out)
 {
     struct check check = {.environment = environment, .config = config, .out = out};
+    size_t num_places = config->hops[0].num_places, num_good = 0;
     relay_timer_init(&check.timer, on_timer);
-    int error = init_trusts(&check), first_error = error;
-    for (unsigned number = 1; error == 0 && number <= config->num_hops; number++) {
-        int code = connect_hop(&check, number);
-        first_error = first_error == 0 ? code : first_error;
-        error = check.hops[number - 1] == NULL ? code : 0;
+    int error = init_trusts(&check);
+    bool can_begin = error == 0;
+    for (size_t place = 0; can_begin && place < num_places; place++) {
+        int code = try_ingress(&check, place);
+        num_good += code == 0;
+        error = error == 0 ? code : error;
     }
-    for (int is_udp = 0; error == 0 && is_udp < 2; is_udp++) {
-        int code = open_tunnel(&check, is_udp);
-        first_error = first_error == 0 ? code : first_error;
-    }
-    say_goodbye(&check);
     for (size_t i = 0; i < config->num_hops; i++)
         relay_hop_trust_dispose(&check.trusts[i]);
-    fprintf(out, "%s\n", first_error == 0 ? "the chain works" : "the chain does not work");
-    return first_error;
+    if (num_good == num_places || num_good == 0)
+        fprintf(out, "the chain %s\n", num_good > 0 ? "works" : "does not work");
+    else
+        fprintf(out, "the chain works through %zu of %zu ingresses\n", num_good, num_places);
+    return error;
 }

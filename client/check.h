@@ -6,10 +6,10 @@
 
 #include "client/hop.h"
 
-/* Connects the hops in order, each through the one before, and asks the last one for a TCP and a UDP tunnel
+/* For each ingress: connects the hops in order, each through the one before, and asks the last one for a TCP and a UDP tunnel
  * to a name that cannot exist (RFC 6761 section 6.4), so that nobody is bothered: an answer about the name
  * means that the token was accepted. Runs the loop itself. Writes one line for each hop and each tunnel. 0:
- * everything works; else the error of the first thing that does not. */
+ * everything works through every ingress; else the error of the first thing that does not. */
 int relay_check_run(struct relay_hop_environment *environment, const struct relay_client_config *config,
                     FILE *out);
 

@@ -24,11 +24,19 @@ static void wipe_and_free(char *secret)
     free(secret);
 }
 
+static void dispose_identity(struct relay_hop_identity *identity)
+{
+    wipe_and_free(identity->token);
+    free(identity->ca);
+}
+
 void relay_client_config_dispose(struct relay_client_config *config)
 {
     for (size_t i = 0; i < config->num_hops; i++) {
-        wipe_and_free(config->hops[i].token);
-        free(config->hops[i].ca);
+        struct relay_hop_config *hop = &config->hops[i];
+        for (size_t k = 0; k < hop->num_places; k++)
+            dispose_identity(&hop->places[k].identity);
+        dispose_identity(&hop->identity);
     }
     free(config->hops);
     free(config->forwards);
@@ -113,11 +121,16 @@ static int parse_template_url(struct relay_hop_place *place, const char *url, co
     return 0;
 }
 
-int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, const char **expected)
+struct relay_hop_place *relay_hop_config_add_place(struct relay_hop_config *hop, const char **expected)
 {
-    if (hop->num_places == RELAY_HOP_PLACES_MAX)
-        return refuse(expected, "at most 8 urls");
-    struct relay_hop_place *place = &hop->places[hop->num_places];
+    if (hop->num_places < RELAY_HOP_PLACES_MAX)
+        return &hop->places[hop->num_places++];
+    refuse(expected, "at most 8 urls");
+    return NULL;
+}
+
+int relay_hop_place_set_url(struct relay_hop_place *place, const char *url, const char **expected)
+{
     int error;
     if (strchr(url, '{') != NULL)
         error = parse_template_url(place, url, expected);
@@ -126,8 +139,13 @@ int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, cons
     if (error != 0)
         return RELAY_ERR_INVALID;
     relay_authority_write(&place->host, place->port, place->authority, sizeof(place->authority));
-    hop->num_places++;
     return 0;
+}
+
+int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, const char **expected)
+{
+    struct relay_hop_place *place = relay_hop_config_add_place(hop, expected);
+    return place != NULL ? relay_hop_place_set_url(place, url, expected) : RELAY_ERR_INVALID;
 }
 
 int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text, const char **expected)
@@ -141,7 +159,7 @@ int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text
     return 0;
 }
 
-int relay_hop_config_set_token(struct relay_hop_config *hop, const char *text, const char **expected)
+int relay_hop_identity_set_token(struct relay_hop_identity *identity, const char *text, const char **expected)
 {
     size_t len = strlen(text);
     if (len == 0 || len > RELAY_TOKEN_MAX)
@@ -149,13 +167,14 @@ int relay_hop_config_set_token(struct relay_hop_config *hop, const char *text, c
     for (size_t i = 0; i < len; i++)
         if (text[i] <= ' ' || text[i] > '~')
             return refuse(expected, "a token of printable ASCII without spaces");
-    if (hop->token != NULL)
+    if (identity->token != NULL)
         return refuse(expected, "one token or token-file, not two");
-    hop->token = strdup(text);
-    return hop->token != NULL ? 0 : no_memory(expected);
+    identity->token = strdup(text);
+    return identity->token != NULL ? 0 : no_memory(expected);
 }
 
-int relay_hop_config_load_token(struct relay_hop_config *hop, const char *path, const char **expected)
+int relay_hop_identity_load_token(struct relay_hop_identity *identity, const char *path,
+                                  const char **expected)
 {
     char text[RELAY_TOKEN_MAX + 3];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -167,21 +186,21 @@ int relay_hop_config_load_token(struct relay_hop_config *hop, const char *path, 
         return refuse(expected, "a readable file with the token in it");
     text[len] = '\0';
     text[strcspn(text, "\r\n")] = '\0';
-    int error = relay_hop_config_set_token(hop, text, expected);
+    int error = relay_hop_identity_set_token(identity, text, expected);
     explicit_bzero(text, sizeof(text));
     return error;
 }
 
-int relay_hop_config_set_ca(struct relay_hop_config *hop, const char *path, const char **expected)
+int relay_hop_identity_set_ca(struct relay_hop_identity *identity, const char *path, const char **expected)
 {
     if (access(path, R_OK) != 0)
         return refuse(expected, "a readable PEM file");
-    free(hop->ca);
-    hop->ca = strdup(path);
-    return hop->ca != NULL ? 0 : no_memory(expected);
+    free(identity->ca);
+    identity->ca = strdup(path);
+    return identity->ca != NULL ? 0 : no_memory(expected);
 }
 
-int relay_hop_config_set_pin(struct relay_hop_config *hop, const char *text, const char **expected)
+int relay_hop_identity_set_pin(struct relay_hop_identity *identity, const char *text, const char **expected)
 {
     uint8_t pin[RELAY_BASE64_DECODED_SIZE(64)];
     size_t len = 0;
@@ -191,9 +210,20 @@ int relay_hop_config_set_pin(struct relay_hop_config *hop, const char *text, con
     if (strlen(text) > 64 || relay_base64_decode(text, strlen(text), pin, sizeof(pin), &len) != 0 ||
         len != RELAY_PIN_SIZE)
         return refuse(expected, "the SHA-256 of the relay's public key (SPKI) in base64: 44 characters");
-    memcpy(hop->pin, pin, RELAY_PIN_SIZE);
-    hop->has_pin = true;
+    memcpy(identity->pin, pin, RELAY_PIN_SIZE);
+    identity->has_pin = true;
     return 0;
+}
+
+const char *relay_hop_config_token(const struct relay_hop_config *hop, const struct relay_hop_place *place)
+{
+    return place->identity.token != NULL ? place->identity.token : hop->identity.token;
+}
+
+const struct relay_hop_identity *relay_hop_config_trust(const struct relay_hop_config *hop,
+                                                        const struct relay_hop_place *place)
+{
+    return place->identity.ca != NULL || place->identity.has_pin ? &place->identity : &hop->identity;
 }
 
 int relay_hop_config_set_http(struct relay_hop_config *hop, const char *text, const char **expected)

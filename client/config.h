@@ -1,8 +1,10 @@
 /* What the user wrote: the chain of hops and the local fronts, from a YAML file, from flags, or from both.
  *
  *   chain:                                  # 1 to 6 hops, the nearest one first
- *     - urls: [https://in-a.example:443, https://in-b.example:443]   # hop 1: the ingresses, tried in order
- *       token-file: /etc/twohop/ingress.token
+ *     - urls:                               # hop 1: the ingresses, tried in order
+ *         - https://in-a.example:443
+ *         - {url: https://in-b.example:443, token-file: /etc/twohop/in-b.token, ca: /etc/twohop/in-b-ca.pem}
+ *       token-file: /etc/twohop/ingress.token   # of those that name none of their own; ca and pin alike
  *     - url: https://egress.example:443     # or a URI Template of RFC 9298
  *       token: SECRET
  *       ca: /etc/twohop/egress-ca.pem       # or pin: BASE64 of the SHA-256 of the key (SPKI)
@@ -38,21 +40,27 @@
 
 enum relay_hop_http { RELAY_HOP_AUTO, RELAY_HOP_HTTP3, RELAY_HOP_HTTP2 };
 
+/* How a relay knows us and we know it: what its operator hands out. */
+struct relay_hop_identity {
+    char *token; /* NULL: none is sent. Never logged */
+    char *ca;    /* a PEM file; NULL: the system's trust store */
+    uint8_t pin[RELAY_PIN_SIZE];
+    bool has_pin; /* the key alone decides: no CA is asked */
+};
+
 /* One relay that can serve as a hop. */
 struct relay_hop_place {
     struct relay_host host;
     uint16_t port;
     char authority[RELAY_AUTHORITY_SIZE]; /* host:port, as it stands in logs and in requests */
     struct relay_uri_template udp;        /* where its CONNECT-UDP is */
+    struct relay_hop_identity identity; /* its own; what it lacks is the hop's: see relay_hop_config_token */
 };
 
 struct relay_hop_config {
     struct relay_hop_place places[RELAY_HOP_PLACES_MAX];
     size_t num_places;
-    char *token; /* NULL: none is sent. Never logged */
-    char *ca;    /* a PEM file; NULL: the system's trust store */
-    uint8_t pin[RELAY_PIN_SIZE];
-    bool has_pin; /* the key alone decides: no CA is asked */
+    struct relay_hop_identity identity;
     enum relay_hop_http http;
 };
 
@@ -99,18 +107,30 @@ extern const char relay_client_usage[];
 /* What no single value shows: no hop, no front (fine for `check`). RELAY_ERR_INVALID with `error` filled. */
 int relay_client_config_check(struct relay_client_config *config, bool needs_front);
 
+/* The token for one of the hop's places: its own or the hop's; NULL: none. */
+const char *relay_hop_config_token(const struct relay_hop_config *hop, const struct relay_hop_place *place);
+/* Whose ca and pin count at one of the hop's places: its own when it has any of the two, else the hop's. */
+const struct relay_hop_identity *relay_hop_config_trust(const struct relay_hop_config *hop,
+                                                        const struct relay_hop_place *place);
+
 /* ---- single values, shared by the file and the flags: 0, or RELAY_ERR_INVALID / _NO_MEMORY / _TOO_BIG with
  * *expected set to a static text of what was expected ---- */
 
 /* A new hop at the end; NULL with *expected: too many, or out of memory. */
 struct relay_hop_config *relay_client_config_add_hop(struct relay_client_config *config,
                                                      const char **expected);
+/* A new place at the end, still without url; NULL with *expected: too many. */
+struct relay_hop_place *relay_hop_config_add_place(struct relay_hop_config *hop, const char **expected);
+int relay_hop_place_set_url(struct relay_hop_place *place, const char *url, const char **expected);
+/* Both at once. */
 int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, const char **expected);
 int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text, const char **expected);
-int relay_hop_config_set_token(struct relay_hop_config *hop, const char *text, const char **expected);
-int relay_hop_config_load_token(struct relay_hop_config *hop, const char *path, const char **expected);
-int relay_hop_config_set_ca(struct relay_hop_config *hop, const char *path, const char **expected);
-int relay_hop_config_set_pin(struct relay_hop_config *hop, const char *text, const char **expected);
+int relay_hop_identity_set_token(struct relay_hop_identity *identity, const char *text,
+                                 const char **expected);
+int relay_hop_identity_load_token(struct relay_hop_identity *identity, const char *path,
+                                  const char **expected);
+int relay_hop_identity_set_ca(struct relay_hop_identity *identity, const char *path, const char **expected);
+int relay_hop_identity_set_pin(struct relay_hop_identity *identity, const char *text, const char **expected);
 int relay_hop_config_set_http(struct relay_hop_config *hop, const char *text, const char **expected);
 /* "127.0.0.1:8080", "[::1]:8080"; port 0 lets the kernel choose. */
 int relay_listen_address_parse(struct sockaddr_storage *address, const char *text, size_t len,

@@ -16,8 +16,8 @@ const char relay_client_usage[] =
     "      --hop URL[,KEY=VALUE]...\n"
     "                         add a hop to the chain, the nearest one first. URL: https://HOST:PORT or a URI "
     "Template\n"
-    "                         of RFC 9298. Keys: url (another ingress), token, token-file, ca, pin, "
-    "template, http\n"
+    "                         of RFC 9298. Keys: token, token-file, ca, pin, template, http, and url:\n"
+    "                         another ingress, whose own token, token-file, ca, pin may follow it\n"
     "      --http-proxy ADDRESS:PORT   HTTP proxy (CONNECT and http URLs)\n"
     "      --socks ADDRESS:PORT        SOCKS5 proxy (CONNECT and UDP ASSOCIATE)\n"
     "      --forward tcp|udp:LOCAL:PORT=HOST:PORT\n"
@@ -32,21 +32,33 @@ static int fail(struct relay_client_config *config, const char *flag, const char
     return RELAY_ERR_INVALID;
 }
 
-static int set_hop_key(struct relay_hop_config *hop, const char *name, const char *value,
-                       const char **expected)
+/* `own`: whose token, ca and pin it is: of the hop, or of the ingress named last. */
+static int set_hop_key(struct relay_hop_config *hop, struct relay_hop_identity *own, const char *name,
+                       const char *value, const char **expected)
 {
     static const struct {
         const char *name;
         int (*set)(struct relay_hop_config *hop, const char *text, const char **expected);
     } keys[] = {
-        {"url", relay_hop_config_add_url},           {"token", relay_hop_config_set_token},
-        {"token-file", relay_hop_config_load_token}, {"ca", relay_hop_config_set_ca},
-        {"pin", relay_hop_config_set_pin},           {"template", relay_hop_config_set_template},
+        {"url", relay_hop_config_add_url},
+        {"template", relay_hop_config_set_template},
         {"http", relay_hop_config_set_http},
+    };
+    static const struct {
+        const char *name;
+        int (*set)(struct relay_hop_identity *identity, const char *text, const char **expected);
+    } own_keys[] = {
+        {"token", relay_hop_identity_set_token},
+        {"token-file", relay_hop_identity_load_token},
+        {"ca", relay_hop_identity_set_ca},
+        {"pin", relay_hop_identity_set_pin},
     };
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (strcmp(keys[i].name, name) == 0)
             return keys[i].set(hop, value, expected);
+    for (size_t i = 0; i < sizeof(own_keys) / sizeof(own_keys[0]); i++)
+        if (strcmp(own_keys[i].name, name) == 0)
+            return own_keys[i].set(own, value, expected);
     *expected = "one of the keys url, token, token-file, ca, pin, template and http";
     return RELAY_ERR_INVALID;
 }
@@ -87,7 +99,9 @@ static int parse_hop(struct relay_client_config *config, const char *spec, const
                 *expected = "several urls for hop 1 only";
                 error = RELAY_ERR_INVALID;
             } else {
-                error = set_hop_key(hop, part, equals + 1, expected);
+                struct relay_hop_place *last = &hop->places[hop->num_places - 1];
+                error = set_hop_key(hop, hop->num_places > 1 ? &last->identity : &hop->identity, part,
+                                    equals + 1, expected);
             }
         }
     }

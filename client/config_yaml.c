@@ -1,6 +1,7 @@
 #include "client/config.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,7 @@ static const char *text_of(const yaml_node_t *node)
 struct key {
     const char *name;
     int (*load)(struct loader *loader, void *object, yaml_node_t *value);
+    size_t offset; /* of `load`'s object in the mapping's */
 };
 
 static const struct key *find_key(const struct key *keys, const char *name)
@@ -87,7 +89,7 @@ static int load_mapping(struct loader *loader, yaml_node_t *node, const struct k
         }
         if (is_repeated(loader, node, pair))
             return fail_at(loader, &name->start_mark, "the key is there twice: ", key->name);
-        int error = key->load(loader, object, node_at(loader, pair->value));
+        int error = key->load(loader, (char *)object + key->offset, node_at(loader, pair->value));
         if (error != 0)
             return error;
     }
@@ -107,46 +109,85 @@ static int load_items(struct loader *loader, void *object, yaml_node_t *node,
     return error;
 }
 
-typedef int (*hop_setter)(struct relay_hop_config *hop, const char *text, const char **expected);
+/* ---- a hop ---- */
 
-static int set_on_hop(struct loader *loader, void *object, yaml_node_t *value, hop_setter set)
+static int set_on_hop(struct loader *loader, void *object, yaml_node_t *value,
+                      int (*set)(struct relay_hop_config *hop, const char *text, const char **expected))
 {
     const char *text = text_of(value), *expected = "a text";
     int error = text != NULL ? set(object, text, &expected) : RELAY_ERR_INVALID;
     return error != 0 ? fail(loader, value, expected) : 0;
 }
 
+static int set_identity(struct loader *loader, void *object, yaml_node_t *value,
+                        int (*set)(struct relay_hop_identity *identity, const char *text,
+                                   const char **expected))
+{
+    const char *text = text_of(value), *expected = "a text";
+    int error = text != NULL ? set(object, text, &expected) : RELAY_ERR_INVALID;
+    return error != 0 ? fail(loader, value, expected) : 0;
+}
+
+static int load_token(struct loader *loader, void *identity, yaml_node_t *value)
+{
+    loader->has_token = true;
+    return set_identity(loader, identity, value, relay_hop_identity_set_token);
+}
+
+static int load_token_file(struct loader *loader, void *identity, yaml_node_t *value)
+{
+    return set_identity(loader, identity, value, relay_hop_identity_load_token);
+}
+
+static int load_ca(struct loader *loader, void *identity, yaml_node_t *value)
+{
+    return set_identity(loader, identity, value, relay_hop_identity_set_ca);
+}
+
+static int load_pin(struct loader *loader, void *identity, yaml_node_t *value)
+{
+    return set_identity(loader, identity, value, relay_hop_identity_set_pin);
+}
+
+static int load_place_url(struct loader *loader, void *place, yaml_node_t *value)
+{
+    const char *text = text_of(value), *expected = "a text";
+    int error = text != NULL ? relay_hop_place_set_url(place, text, &expected) : RELAY_ERR_INVALID;
+    return error != 0 ? fail(loader, value, expected) : 0;
+}
+
+static const struct key place_keys[] = {
+    {"url", load_place_url, 0},
+    {"token", load_token, offsetof(struct relay_hop_place, identity)},
+    {"token-file", load_token_file, offsetof(struct relay_hop_place, identity)},
+    {"ca", load_ca, offsetof(struct relay_hop_place, identity)},
+    {"pin", load_pin, offsetof(struct relay_hop_place, identity)},
+    {NULL, NULL, 0},
+};
+
 static int load_url(struct loader *loader, void *hop, yaml_node_t *value)
 {
     return set_on_hop(loader, hop, value, relay_hop_config_add_url);
+}
+
+/* A url, or a mapping of it and what its operator has handed out. */
+static int load_place(struct loader *loader, void *hop, yaml_node_t *node)
+{
+    const char *expected = NULL;
+    if (node->type != YAML_MAPPING_NODE)
+        return load_url(loader, hop, node);
+    struct relay_hop_place *place = relay_hop_config_add_place(hop, &expected);
+    if (place == NULL)
+        return fail(loader, node, expected);
+    int error = load_mapping(loader, node, place_keys, place);
+    return error == 0 && place->authority[0] == '\0' ? fail(loader, node, "an ingress with url") : error;
 }
 
 static int load_urls(struct loader *loader, void *hop, yaml_node_t *value)
 {
     if (loader->config->num_hops > 1)
         return fail(loader, value, "url: only hop 1 may have several urls");
-    return load_items(loader, hop, value, load_url);
-}
-
-static int load_token(struct loader *loader, void *hop, yaml_node_t *value)
-{
-    loader->has_token = true;
-    return set_on_hop(loader, hop, value, relay_hop_config_set_token);
-}
-
-static int load_token_file(struct loader *loader, void *hop, yaml_node_t *value)
-{
-    return set_on_hop(loader, hop, value, relay_hop_config_load_token);
-}
-
-static int load_ca(struct loader *loader, void *hop, yaml_node_t *value)
-{
-    return set_on_hop(loader, hop, value, relay_hop_config_set_ca);
-}
-
-static int load_pin(struct loader *loader, void *hop, yaml_node_t *value)
-{
-    return set_on_hop(loader, hop, value, relay_hop_config_set_pin);
+    return load_items(loader, hop, value, load_place);
 }
 
 static int load_http(struct loader *loader, void *hop, yaml_node_t *value)
@@ -161,14 +202,20 @@ static int load_template(struct loader *loader, void *hop, yaml_node_t *value)
 }
 
 static const struct key hop_keys[] = {
-    {"url", load_url}, {"urls", load_urls}, {"token", load_token}, {"token-file", load_token_file},
-    {"ca", load_ca},   {"pin", load_pin},   {"http", load_http},   {"template", load_template},
-    {NULL, NULL},
+    {"url", load_url, 0},
+    {"urls", load_urls, 0},
+    {"token", load_token, offsetof(struct relay_hop_config, identity)},
+    {"token-file", load_token_file, offsetof(struct relay_hop_config, identity)},
+    {"ca", load_ca, offsetof(struct relay_hop_config, identity)},
+    {"pin", load_pin, offsetof(struct relay_hop_config, identity)},
+    {"http", load_http, 0},
+    {"template", load_template, 0},
+    {NULL, NULL, 0},
 };
 
 static int load_hop(struct loader *loader, void *object, yaml_node_t *node)
 {
-    static const struct key template_key[] = {{"template", load_template}, {NULL, NULL}};
+    static const struct key template_key[] = {{"template", load_template, 0}, {NULL, NULL, 0}};
     (void)object;
     const char *expected = NULL;
     struct relay_hop_config *hop = relay_client_config_add_hop(loader->config, &expected);
@@ -193,24 +240,14 @@ static int load_chain(struct loader *loader, void *config, yaml_node_t *node)
     return load_items(loader, config, node, load_hop);
 }
 
-static int load_listen(struct loader *loader, struct sockaddr_storage *address, yaml_node_t *value)
+/* ---- the fronts ---- */
+
+static int load_listen(struct loader *loader, void *address, yaml_node_t *value)
 {
     const char *text = text_of(value), *expected = "ADDRESS:PORT";
     if (text == NULL || relay_listen_address_parse(address, text, strlen(text), &expected) != 0)
         return fail(loader, value, expected);
     return 0;
-}
-
-static int load_http_proxy(struct loader *loader, void *object, yaml_node_t *value)
-{
-    struct relay_client_config *config = object;
-    return load_listen(loader, &config->http_proxy, value);
-}
-
-static int load_socks(struct loader *loader, void *object, yaml_node_t *value)
-{
-    struct relay_client_config *config = object;
-    return load_listen(loader, &config->socks, value);
 }
 
 static int load_forward(struct loader *loader, void *config, yaml_node_t *value)
@@ -233,8 +270,12 @@ static int load_log_level(struct loader *loader, void *config, yaml_node_t *valu
 }
 
 static const struct key top_keys[] = {
-    {"chain", load_chain},      {"http-proxy", load_http_proxy}, {"socks", load_socks},
-    {"forward", load_forwards}, {"log-level", load_log_level},   {NULL, NULL},
+    {"chain", load_chain, 0},
+    {"http-proxy", load_listen, offsetof(struct relay_client_config, http_proxy)},
+    {"socks", load_listen, offsetof(struct relay_client_config, socks)},
+    {"forward", load_forwards, 0},
+    {"log-level", load_log_level, 0},
+    {NULL, NULL, 0},
 };
 
 static int parse_fault(struct loader *loader, const yaml_parser_t *parser)

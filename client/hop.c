@@ -19,18 +19,47 @@
 
 /* ---- trust ---- */
 
-int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_config *config, char *text,
-                         size_t size)
+/* Reading the system's authorities takes a while: places with the same trust share it. */
+static bool share_trust(struct relay_hop_trust *trust, const struct relay_hop_config *config, size_t place)
+{
+    for (size_t i = 0; i < place; i++) {
+        if (relay_hop_config_trust(config, &config->places[i]) !=
+            relay_hop_config_trust(config, &config->places[place]))
+            continue;
+        trust->places[place].quic = relay_quic_credentials_ref(trust->places[i].quic);
+        trust->places[place].tls = trust->places[i].tls;
+        SSL_CTX_up_ref(trust->places[i].tls);
+        return true;
+    }
+    return false;
+}
+
+static int init_trust(struct relay_hop_trust *trust, size_t place, const struct relay_hop_identity *wanted,
+                      char *reason, size_t size)
+{
+    const uint8_t(*pins)[RELAY_PIN_SIZE] = wanted->has_pin ? &wanted->pin : NULL;
+    struct relay_tls_client_config tls = {.ca_file = wanted->ca, .pins = pins, .num_pins = wanted->has_pin};
+    int error =
+        relay_quic_credentials_client(wanted->ca, pins, wanted->has_pin, &trust->places[place].quic, reason);
+    if (error == 0 && (trust->places[place].tls = relay_tls_client_context(&tls, reason, size)) == NULL)
+        error = RELAY_ERR_CERTIFICATE;
+    return error;
+}
+
+int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_config *config,
+                         unsigned number, struct relay_failure *failure)
 {
     char reason[RELAY_QUIC_ERROR_SIZE] = "";
-    const uint8_t(*pins)[RELAY_PIN_SIZE] = config->has_pin ? &config->pin : NULL;
-    struct relay_tls_client_config tls = {.ca_file = config->ca, .pins = pins, .num_pins = config->has_pin};
+    int error = 0;
     memset(trust, 0, sizeof(*trust));
-    int error = relay_quic_credentials_client(config->ca, pins, config->has_pin, &trust->quic, reason);
-    if (error != 0)
-        snprintf(text, size, "%s", reason);
-    else if ((trust->tls = relay_tls_client_context(&tls, text, size)) == NULL)
-        error = RELAY_ERR_CERTIFICATE;
+    for (size_t i = 0; i < config->num_places && error == 0; i++) {
+        const struct relay_hop_place *place = &config->places[i];
+        if (share_trust(trust, config, i))
+            continue;
+        error = init_trust(trust, i, relay_hop_config_trust(config, place), reason, sizeof(reason));
+        if (error != 0)
+            relay_failure_set(failure, error, number, place->authority, "%s", reason);
+    }
     if (error != 0)
         relay_hop_trust_dispose(trust);
     return error;
@@ -38,8 +67,10 @@ int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_c
 
 void relay_hop_trust_dispose(struct relay_hop_trust *trust)
 {
-    SSL_CTX_free(trust->tls);
-    relay_quic_credentials_unref(trust->quic);
+    for (size_t i = 0; i < RELAY_HOP_PLACES_MAX; i++) {
+        SSL_CTX_free(trust->places[i].tls);
+        relay_quic_credentials_unref(trust->places[i].quic);
+    }
     memset(trust, 0, sizeof(*trust));
 }
 

@@ -32,14 +32,17 @@ struct relay_hop_environment {
     size_t num_hops; /* alive, also those that are being closed */
 };
 
-/* Whom a hop's configuration trusts, for both kinds of TLS. Zeroed memory is fine for dispose. */
+/* Whom a hop's configuration trusts at each of its places, for both kinds of TLS. Zeroed memory is fine for
+ * dispose. */
 struct relay_hop_trust {
-    SSL_CTX *tls;
-    struct relay_quic_credentials *quic;
+    struct {
+        SSL_CTX *tls;
+        struct relay_quic_credentials *quic;
+    } places[RELAY_HOP_PLACES_MAX];
 };
-/* 0, or an error with the reason in `text`. */
-int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_config *config, char *text,
-                         size_t size);
+/* 0, or an error and the reason in *failure. */
+int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_config *config,
+                         unsigned number, struct relay_failure *failure);
 void relay_hop_trust_dispose(struct relay_hop_trust *trust);
 
 struct relay_hop_user {

@@ -111,7 +111,7 @@ void relay_attempt_start_http3(struct relay_attempt *attempt, const struct relay
     struct relay_packet_path *path = NULL;
     int error = RELAY_ERR_LIMIT;
     struct relay_quic_client_config config = {
-        .credentials = hop->params.trust->quic,
+        .credentials = hop->params.trust->places[hop->params.place].quic,
         .server_name = hop->place->host.name,
         .limits = &hop->params.environment->limits,
         .budget = &hop->params.environment->budget,
@@ -191,7 +191,8 @@ static void start_tls(struct relay_attempt *attempt, struct relay_stream *lower)
 {
     struct relay_hop *hop = attempt->hop;
     if (lower != NULL)
-        attempt->stream = relay_stream_tls_connect(lower, hop->params.trust->tls, hop->place->host.name);
+        attempt->stream = relay_stream_tls_connect(lower, hop->params.trust->places[hop->params.place].tls,
+                                                   hop->place->host.name);
     if (attempt->stream != NULL)
         relay_stream_start(attempt->stream, &tls_cb, attempt);
     else

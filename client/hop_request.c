@@ -14,8 +14,9 @@ int relay_hop_request_init(struct relay_hop_request *request, const struct relay
     *head = (struct relay_request){.kind = is_udp ? RELAY_KIND_CAPSULES : RELAY_KIND_BYTES,
                                    .method = RELAY_SLICE("CONNECT"),
                                    .content_length = -1};
-    if (config->token != NULL) {
-        snprintf(request->credential, sizeof(request->credential), "Bearer %s", config->token);
+    const char *token = relay_hop_config_token(config, place);
+    if (token != NULL) {
+        snprintf(request->credential, sizeof(request->credential), "Bearer %s", token);
         request->fields[count++] =
             (struct relay_field){RELAY_SLICE("proxy-authorization"), relay_slice(request->credential)};
     }

@@ -1,4 +1,5 @@
 """A SOCKS5 client (RFC 1928), as small as the tests need it."""
+import contextlib
 import socket
 import struct
 
@@ -57,6 +58,18 @@ class Associate:
 
     def send(self, host, port, payload, fragment=0):
         self._socket.sendto(b"\x00\x00" + bytes([fragment]) + _address(host, port) + payload, self._relay)
+
+    def retry(self, host, port, payload, times=20):
+        """Sends until it comes back: datagrams may be lost while the path changes, the tunnel may not."""
+        self._socket.settimeout(1)
+        for _ in range(times):
+            self.send(host, port, payload)
+            with contextlib.suppress(TimeoutError):
+                assert self.receive() == payload
+                break
+        else:
+            raise AssertionError(f"nothing came back in {times} tries")
+        self._socket.settimeout(10)
 
     def receive(self):
         """The payload of the next datagram."""

@@ -169,10 +169,10 @@ static void add_hop(const char *token, const char *http, const struct child *a, 
         snprintf(url, sizeof(url), "https://127.0.0.1:%u", child->port);
         assert_int_equal(relay_hop_config_add_url(hop, url, &expected), 0);
     }
-    assert_int_equal(relay_hop_config_set_token(hop, token, &expected), 0);
+    assert_int_equal(relay_hop_identity_set_token(&hop->identity, token, &expected), 0);
     assert_int_equal(relay_hop_config_set_http(hop, http, &expected), 0);
-    memcpy(hop->pin, certificate.pin, sizeof(hop->pin));
-    hop->has_pin = true;
+    memcpy(hop->identity.pin, certificate.pin, sizeof(hop->identity.pin));
+    hop->identity.has_pin = true;
 }
 
 static void start_chain(void)
@@ -361,7 +361,7 @@ static void test_wrong_key(void **state)
 {
     egress = start_relay(&certificate, EGRESS_TOKEN, 0);
     add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
-    config.hops[0].pin[0] ^= 1;
+    config.hops[0].identity.pin[0] ^= 1;
     start_chain();
     expect_failure(false, "target.example", 80, 1, RELAY_ERR_CERTIFICATE, "certificate");
 }

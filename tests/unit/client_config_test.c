@@ -44,10 +44,10 @@ static void test_complete_file(void **state)
     assert_int_equal(config.hops[0].num_places, 2);
     assert_string_equal(config.hops[0].places[0].authority, "a.example:443");
     assert_string_equal(config.hops[0].places[1].authority, "[2001:db8::1]:4433");
-    assert_string_equal(config.hops[0].token, "secret");
+    assert_string_equal(config.hops[0].identity.token, "secret");
     assert_int_equal(config.hops[0].http, RELAY_HOP_HTTP2);
-    assert_true(config.hops[1].has_pin);
-    assert_int_equal(config.hops[1].pin[0], 0xe3);
+    assert_true(config.hops[1].identity.has_pin);
+    assert_int_equal(config.hops[1].identity.pin[0], 0xe3);
     assert_int_equal(config.http_proxy.ss_family, AF_INET);
     assert_int_equal(config.socks.ss_family, AF_INET6);
     assert_int_equal(config.num_forwards, 2);
@@ -62,6 +62,36 @@ static void test_complete_file(void **state)
     assert_true(relay_uri_template_expand(&config.hops[1].places[0].udp, &host, 53, path, sizeof(path)) > 0);
     assert_string_equal(path, "/x/t.example/53");
     assert_int_equal(relay_client_config_check(&config, true), 0);
+    relay_client_config_dispose(&config);
+}
+
+/* What an ingress has of its own comes before what its hop has; a trust of its own comes alone. */
+static void test_ingresses_of_several_operators(void **state)
+{
+    (void)state;
+    static const char text[] = "chain:\n"
+                               "  - urls:\n"
+                               "      - https://a.example\n"
+                               "      - {token: of-b, url: https://b.example, ca: /dev/null}\n"
+                               "      - {url: https://c.example, pin: " PIN "}\n"
+                               "    token: of-hop\n"
+                               "    pin: " PIN "\n"
+                               "    template: '/m{?target_host,target_port}'\n"
+                               "  - url: https://e.example\n";
+    bool has_token = false;
+    assert_int_equal(load(text, &has_token), 0);
+    assert_true(has_token);
+    const struct relay_hop_config *hop = &config.hops[0];
+    assert_int_equal(hop->num_places, 3);
+    assert_string_equal(hop->places[1].authority, "b.example:443");
+    assert_string_equal(relay_hop_config_token(hop, &hop->places[0]), "of-hop");
+    assert_string_equal(relay_hop_config_token(hop, &hop->places[1]), "of-b");
+    assert_string_equal(relay_hop_config_token(hop, &hop->places[2]), "of-hop");
+    assert_ptr_equal(relay_hop_config_trust(hop, &hop->places[0]), &hop->identity);
+    assert_string_equal(relay_hop_config_trust(hop, &hop->places[1])->ca, "/dev/null");
+    assert_false(relay_hop_config_trust(hop, &hop->places[1])->has_pin);
+    assert_ptr_equal(relay_hop_config_trust(hop, &hop->places[2]), &hop->places[2].identity);
+    assert_null(relay_hop_config_token(&config.hops[1], &config.hops[1].places[0]));
     relay_client_config_dispose(&config);
 }
 
@@ -91,6 +121,11 @@ static void test_bad_files(void **state)
         {"chain:\n  - url: https://a\n    template: x", "f:3:15: expected a path"},
         {"chain:\n  - url: https://a\n    colour: red", "f:3:5: unknown key, expected one of url, urls"},
         {"chain:\n  - url: https://a\n  - urls: [https://b]", "f:3:11: expected url: only hop 1"},
+        {"chain:\n  - urls: [{token: a}]", "f:2:12: expected an ingress with url"},
+        {"chain:\n  - urls: [{url: https://a, http: 2}]", "f:2:29: unknown key, expected one of url, token"},
+        {"chain:\n  - urls: [{url: https://a, token: a, token: b}]", "f:2:39: the key is there twice"},
+        {"chain:\n  - urls: [{url: https://a, url: https://b}]", "f:2:29: the key is there twice"},
+        {"chain:\n  - url: {url: https://a}", "f:2:10: expected a text"},
         {"http-proxy: localhost:80", "f:1:13: expected ADDRESS:PORT"},
         {"http-proxy: 127.0.0.1:99999", "f:1:13: expected ADDRESS:PORT"},
         {"http-proxy: ::1:80", "f:1:13: expected ADDRESS:PORT"},
@@ -123,7 +158,7 @@ static void test_flags(void **state)
     static const char *const args[] = {
         "check",
         "--hop",
-        "https://a.example:1/{target_host,target_port},token=t0,url=https://c.example",
+        "https://a.example:1/{target_host,target_port},token=t0,url=https://c.example,token=t1,pin=" PIN,
         "--hop",
         "https://b.example,pin=" PIN ",http=3",
         "--http-proxy=127.0.0.1:0",
@@ -134,7 +169,11 @@ static void test_flags(void **state)
     assert_true(command.check);
     assert_int_equal(config.num_hops, 2);
     assert_int_equal(config.hops[0].num_places, 2);
-    assert_string_equal(config.hops[0].token, "t0");
+    const struct relay_hop_config *hop = &config.hops[0];
+    assert_string_equal(relay_hop_config_token(hop, &hop->places[0]), "t0");
+    assert_string_equal(relay_hop_config_token(hop, &hop->places[1]), "t1");
+    assert_false(relay_hop_config_trust(hop, &hop->places[0])->has_pin);
+    assert_true(relay_hop_config_trust(hop, &hop->places[1])->has_pin);
     assert_int_equal(config.hops[1].http, RELAY_HOP_HTTP3);
     assert_int_equal(config.num_forwards, 1);
     assert_int_equal(relay_client_config_check(&config, true), 0);
@@ -192,9 +231,10 @@ static void test_example_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_complete_file), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_flags),         cmocka_unit_test(test_bad_flags),
-        cmocka_unit_test(test_check),         cmocka_unit_test(test_example_file),
+        cmocka_unit_test(test_complete_file), cmocka_unit_test(test_ingresses_of_several_operators),
+        cmocka_unit_test(test_bad_files),     cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_bad_flags),     cmocka_unit_test(test_check),
+        cmocka_unit_test(test_example_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

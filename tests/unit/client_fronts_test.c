@@ -243,9 +243,9 @@ static void add_hop(const char *token)
     struct relay_hop_config *hop = relay_client_config_add_hop(&config, &expected);
     snprintf(url, sizeof(url), "https://127.0.0.1:%u", egress.port);
     assert_int_equal(relay_hop_config_add_url(hop, url, &expected), 0);
-    assert_int_equal(relay_hop_config_set_token(hop, token, &expected), 0);
-    memcpy(hop->pin, certificate.pin, sizeof(hop->pin));
-    hop->has_pin = true;
+    assert_int_equal(relay_hop_identity_set_token(&hop->identity, token, &expected), 0);
+    memcpy(hop->identity.pin, certificate.pin, sizeof(hop->identity.pin));
+    hop->identity.has_pin = true;
 }
 
 static int start_loop(void **state)

@@ -1,0 +1,108 @@
+"""Ingresses of different operators: each has a token and an authority of its own."""
+import hashlib
+import subprocess
+
+import pytest
+import yaml
+
+from harness import configs, http1, pki, ports, process, socks, source
+
+
+class Operators:
+    """An egress, and two ingresses that share nothing. client_config(**changes): changes to the second ingress's entry."""
+
+    def __init__(self, relay, certificates, folder):
+        self.folder = folder
+        self.egress_at, self.at = configs.Ports(), [configs.Ports(), configs.Ports()]
+        self.egress = relay(configs.egress(certificates, folder, self.egress_at, peers=["127.0.0.0/8"]), name="egress")
+        self.authorities, self.tokens, self.ingresses = [], ["token-of-the-first", "token-of-the-second"], []
+        for at, token in zip(self.at, self.tokens):
+            home = folder / token
+            home.mkdir()
+            self.authorities.append(pki.Pki(home))
+            config = configs.ingress(self.authorities[-1], home, at, [f"127.0.0.1:{self.egress_at.tls}"])
+            configs.token_file(home, [("alice", token)])
+            self.ingresses.append(relay(config, name=f"ingress-{token}"))
+        self.hop2 = {"url": f"https://127.0.0.1:{self.egress_at.tls}", "token": configs.TOKEN, "ca": str(certificates.ca)}
+        self.http, self.socks = ports.free_port(), ports.free_port()
+
+    def url(self, number):
+        return f"https://127.0.0.1:{self.at[number].tls}"
+
+    def client_config(self, **changes):
+        second = {"url": self.url(1), "token": self.tokens[1], "ca": str(self.authorities[1].ca)} | changes
+        hop1 = {"urls": [self.url(0), second], "token": self.tokens[0], "ca": str(self.authorities[0].ca)}
+        return {"chain": [hop1, self.hop2], "http-proxy": f"127.0.0.1:{self.http}", "socks": f"127.0.0.1:{self.socks}"}
+
+    def check(self, *arguments, **changes):
+        """(exit status, output) of `check`, configured by a file unless there are arguments."""
+        if not arguments:
+            path = self.folder / "check.yaml"
+            path.write_text(yaml.safe_dump(self.client_config(**changes)))
+            arguments = ["-c", path]
+        done = subprocess.run([process.BUILD / "twohop-client", "check", *arguments], env=process.environment(), timeout=60,
+                              capture_output=True, text=True)
+        assert not process.REPORT.search(done.stderr), done.stderr
+        return done.returncode, done.stdout
+
+
+@pytest.fixture
+def operators(relay, certificates, tmp_path):
+    return Operators(relay, certificates, tmp_path)
+
+
+def test_a_download_moves_to_another_operators_ingress(operators, client, udp_echo):
+    up = client(operators.client_config())
+    size, got, digester = 48 << 20, 0, hashlib.sha256()
+    with source.Source(size) as target, http1.Connection(operators.http, timeout=30) as download, \
+            socks.Associate(operators.socks) as associate:
+        assert download.connect(target.authority)[0] == 200
+        associate.send("127.0.0.1", udp_echo.port, b"before")
+        assert associate.receive() == b"before"
+        while data := download.read(1 << 18):
+            digester.update(data)
+            got += len(data)
+            if got > 12 << 20 and operators.ingresses[0].running():
+                operators.ingresses[0].kill()
+        assert got == size and digester.digest() == target.digest
+        associate.retry("127.0.0.1", udp_echo.port, b"after")
+    assert [event["relay"] for event in up.events("hop_ready")] == [
+        f"127.0.0.1:{operators.at[0].tls}", f"127.0.0.1:{operators.egress_at.tls}", f"127.0.0.1:{operators.at[1].tls}"]
+    for token in operators.tokens:
+        assert token not in up.log + operators.egress.log
+    assert operators.tokens[1] not in operators.ingresses[0].log and operators.tokens[0] not in operators.ingresses[1].log
+
+
+def line_of(text, number, at):
+    """What check says of hop `number` at these ports."""
+    return next(line for line in text.splitlines() if line.startswith(f"hop {number}  127.0.0.1:{at.tls} "))
+
+
+def test_check_tries_every_ingress(operators):
+    status, text = operators.check()
+    assert status == 0 and text.endswith("the chain works\n"), text
+    for at in operators.at:
+        assert " ok," in line_of(text, 1, at)
+        assert f"token accepted by 127.0.0.1:{at.tls}" in text
+    keys = [f"token={operators.tokens[0]},ca={operators.authorities[0].ca}",
+            f"url={operators.url(1)},token={operators.tokens[1]},ca={operators.authorities[1].ca}"]
+    hop2 = operators.hop2
+    status, text = operators.check("--hop", f"{operators.url(0)},{','.join(keys)}",
+                                   "--hop", f"{hop2['url']},token={hop2['token']},ca={hop2['ca']}")
+    assert status == 0 and text.endswith("the chain works\n"), text
+
+
+def test_check_names_the_ingress_that_does_not_work(operators):
+    second = f"127.0.0.1:{operators.at[1].tls}"
+    status, text = operators.check(token="a-wrong-one")
+    assert status == 1 and "the chain works through 1 of 2 ingresses" in text, text
+    assert f"hop 1 ({second}): no way to hop 2" in text and "the token was refused (401)" in text, text
+    status, text = operators.check(ca=str(operators.authorities[0].ca))
+    assert status == 1 and "the chain works through 1 of 2 ingresses" in text, text
+    assert "FAILED" in line_of(text, 1, operators.at[1]) and "certificate" in line_of(text, 1, operators.at[1]), text
+    operators.ingresses[1].kill()
+    status, text = operators.check()
+    assert status == 1 and "refused" in line_of(text, 1, operators.at[1]), text
+    operators.ingresses[0].kill()
+    status, text = operators.check()
+    assert status == 1 and text.endswith("the chain does not work\n"), text
