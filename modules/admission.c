@@ -3,15 +3,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <jansson.h>
 
 #include "lib/net/log.h"
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 #include "modules/auth.h"
+#include "modules/token_account.h"
 
-#define BUCKETS 4096 /* of each of the two tables */
+#define BUCKETS 4096
 
 struct relay_account {
     struct relay_account *next; /* in its bucket */
@@ -21,8 +21,7 @@ struct relay_account {
 };
 
 struct relay_admission {
-    uint64_t seed;
-    struct relay_account *connections[BUCKETS], *tokens[BUCKETS];
+    struct relay_account *connections[BUCKETS];
 };
 
 /* ---- accounts ---- */
@@ -31,29 +30,14 @@ static struct relay_admission *admission_of(struct relay_env *env)
 {
     if (env->admission != NULL)
         return env->admission;
-    struct relay_admission *admission = calloc(1, sizeof(*admission));
-    if (admission != NULL &&
-        getrandom(&admission->seed, sizeof(admission->seed), 0) != sizeof(admission->seed)) {
-        free(admission);
-        admission = NULL;
-    }
-    env->admission = admission;
-    return admission;
+    env->admission = calloc(1, sizeof(*env->admission));
+    return env->admission;
 }
 
 static uint64_t mix(uint64_t x)
 {
     x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15;
     return x ^ (x >> 29);
-}
-
-/* Token names come from the operator's file: no one can choose them to collide. */
-static uint64_t hash_name(const char *name, uint64_t seed)
-{
-    uint64_t hash = seed;
-    for (; *name != '\0'; name++)
-        hash = mix(hash ^ (uint8_t)*name) + 0x632be59bd9b4e019;
-    return hash;
 }
 
 /* The account of the key, made when there is none. NULL: out of memory. */
@@ -160,8 +144,8 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
     struct relay_account *connection = take_account(admission->connections, (uintptr_t)tunnel->session,
                                                     snapshot->caps.tunnels_per_connection, &error);
     if (connection != NULL && token != NULL)
-        ticket->token = take_account(admission->tokens, hash_name(token, admission->seed),
-                                     snapshot->caps.tunnels_per_token, &error);
+        error = relay_token_account_take(env->token_accounts, token, snapshot->caps.tunnels_per_token,
+                                         relay_loop_now(env->loop), &ticket->token);
     if (error != 0) {
         release_account(admission->connections, connection);
         if (error == RELAY_ERR_LIMIT)
@@ -172,7 +156,25 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
     ticket->connection = connection;
     ticket->env = env;
     ticket->tunnel = tunnel;
+    ticket->is_metered = ticket->token != NULL &&
+                         (snapshot->caps.udp_packets_per_token > 0 || snapshot->caps.udp_bytes_per_token > 0);
     return 0;
+}
+
+bool relay_ticket_meter(struct relay_ticket *ticket, const struct relay_snapshot *snapshot,
+                        struct relay_run *run)
+{
+    const struct relay_token_rate rate = {.packets = snapshot->caps.udp_packets_per_token,
+                                          .bytes = snapshot->caps.udp_bytes_per_token};
+    struct relay_env *env = ticket->env;
+    size_t count = relay_run_count(run);
+    size_t passed = relay_token_lease_take(ticket->token, env->worker, &rate, count, run->segment, run->len,
+                                           relay_loop_now(env->loop));
+    if (passed < count) {
+        relay_count(env->metrics->drop_token_rate, count - passed);
+        run->len = passed * run->segment;
+    }
+    return passed > 0;
 }
 
 static void count_opened(struct relay_metrics *metrics, bool is_udp, enum relay_http_version version)
@@ -258,7 +260,8 @@ void relay_ticket_release(struct relay_ticket *ticket, int error)
             relay_count(env->metrics->open_tunnels_tcp, -1);
     }
     release_account(env->admission->connections, ticket->connection);
-    release_account(env->admission->tokens, ticket->token);
+    if (ticket->token != NULL)
+        relay_token_account_release(env->token_accounts, ticket->token);
     memset(ticket, 0, sizeof(*ticket));
 }
 

@@ -1,7 +1,7 @@
-/* A tunnel's place in its worker's books: the limits it counts against, the metrics and the log lines of its
- * life. The same for TCP and UDP tunnels.
+/* A tunnel's place in the books: the limits it counts against, the metrics and the log lines of its life. The
+ * same for TCP and UDP tunnels.
  *
- * Limits (snapshot->caps): tunnels per connection, tunnels per token on this worker, and dials in flight per
+ * Limits (snapshot->caps): tunnels per connection, tunnels per token over all workers, and dials in flight per
  * connection; a dial over the last one waits its turn, so that a burst of requests on one connection neither
  * fails nor floods the resolver.
  *
@@ -15,18 +15,23 @@
 #include "lib/wire/authority.h"
 #include "modules/env.h"
 
-struct relay_account; /* what one connection or one token has open */
+struct relay_account; /* what one connection has open */
+struct relay_run;
+struct relay_token_account;
 
 /* Embedded in the tunnel's object. */
 struct relay_ticket {
     /* private */
     struct relay_env *env;
     struct relay_tunnel *tunnel;
-    struct relay_account *connection, *token; /* token: NULL without one */
-    struct relay_ticket *prev, *next;         /* in the connection's queue of those that wait to dial */
+    struct relay_account *connection;
+    struct relay_token_account *token; /* NULL without one */
+    struct relay_ticket *prev, *next;  /* in the connection's queue of those that wait to dial */
     void (*on_turn)(struct relay_ticket *ticket);
     struct relay_task task;
     bool is_dialling, is_waiting, is_open, is_udp;
+    /* public: relay_ticket_meter must be asked before datagrams go to the target */
+    bool is_metered;
 };
 
 /* Counts the tunnel. 0, or RELAY_ERR_SHUTDOWN (draining), RELAY_ERR_LIMIT (counted in limit_tunnels),
@@ -44,6 +49,11 @@ void relay_ticket_dialled(struct relay_ticket *ticket);
  * only line that names a client or a target. */
 void relay_ticket_opened(struct relay_ticket *ticket, bool is_udp, const struct relay_snapshot *snapshot,
                          const struct relay_host *host, uint16_t port);
+/* Only of a ticket that is_metered. Takes the run's datagrams, which are about to go to the target, from what the token may send per second
+ * (caps.udp_packets_per_token, caps.udp_bytes_per_token). The run is shortened to those that may go, the rest
+ * counted in drop_token_rate; false: none may. */
+bool relay_ticket_meter(struct relay_ticket *ticket, const struct relay_snapshot *snapshot,
+                        struct relay_run *run);
 /* The tunnel's on_close(error) has come (the tunnel's counters are read a last time), or it was refused. */
 void relay_ticket_release(struct relay_ticket *ticket, int error);
 

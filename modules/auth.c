@@ -55,23 +55,14 @@ static const struct relay_token_entry *verify(const struct relay_snapshot *snaps
     return token;
 }
 
-static struct relay_failure_limit *failures_of(struct relay_env *env)
-{
-    if (env->auth_failures == NULL)
-        env->auth_failures = relay_failure_limit_new();
-    return env->auth_failures;
-}
-
-/* False when this wrong answer is one too many. Without memory to count every wrong answer is. */
+/* False when this wrong answer is one too many. */
 static bool count_failure(struct relay_env *env, const struct relay_tunnel *tunnel,
                           const struct relay_credential *credential)
 {
     const struct relay_snapshot *snapshot = env->snapshot;
-    struct relay_failure_limit *failures = failures_of(env);
+    struct relay_failure_limit *failures = env->auth_failures;
     uint64_t now = relay_loop_now(env->loop);
     struct relay_address source;
-    if (failures == NULL)
-        return false;
     relay_address_from_sockaddr(&source, NULL, &tunnel->session->peer);
     if (!relay_prefix_set_contains(&snapshot->peers, &source))
         return relay_failure_limit_source(failures, &source, snapshot->caps.auth_failures_per_minute, now);

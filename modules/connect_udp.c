@@ -48,11 +48,6 @@ struct handler {
     size_t policy_index;
 };
 
-static size_t count_datagrams(const struct relay_run *run)
-{
-    return run->len == 0 ? 1 : (run->len + run->segment - 1) / run->segment;
-}
-
 /* ---- from the HTTP peer to the target ---- */
 
 static void keep_early(struct opening *opening, struct relay_metrics *metrics, const struct relay_run *run)
@@ -77,7 +72,7 @@ static void keep_early(struct opening *opening, struct relay_metrics *metrics, c
 /* Shortens the run to what the target may be sent before it has answered. False: nothing is left. */
 static bool take_unanswered(struct udp_tunnel *self, struct relay_run *run)
 {
-    size_t count = count_datagrams(run), passed = 0;
+    size_t count = relay_run_count(run), passed = 0;
     uint32_t burst = self->snapshot->caps.udp_unanswered_burst,
              rate = self->snapshot->caps.udp_unanswered_rate;
     while (passed < count && relay_bucket_take(&self->unanswered, 1, burst, rate, self->last_active))
@@ -94,7 +89,9 @@ static void send_to_target(struct udp_tunnel *self, struct relay_run run)
     self->last_active = relay_loop_now(self->env->loop);
     if (!self->is_answered && !take_unanswered(self, &run))
         return;
-    relay_count(self->env->metrics->datagrams_in, count_datagrams(&run));
+    if (self->ticket.is_metered && !relay_ticket_meter(&self->ticket, self->snapshot, &run))
+        return;
+    relay_count(self->env->metrics->datagrams_in, relay_run_count(&run));
     relay_udp_flow_send(self->flow, &run);
 }
 
@@ -103,7 +100,7 @@ static void on_datagrams(void *user, const struct relay_run *run)
     struct udp_tunnel *self = user;
     struct relay_metrics *metrics = self->env->metrics;
     if (run->context_id != 0)
-        relay_count(metrics->drop_unknown_context, count_datagrams(run));
+        relay_count(metrics->drop_unknown_context, relay_run_count(run));
     else if ((run->len < run->segment ? run->len : run->segment) > PAYLOAD_MAX)
         relay_tunnel_abort(self->tunnel, RELAY_ERR_INVALID);
     else if (self->opening != NULL)

@@ -15,6 +15,7 @@
 
 struct relay_admission;
 struct relay_failure_limit;
+struct relay_token_accounts;
 
 struct relay_env {
     h2o_context_t h2o; /* first: req->conn->ctx points at it */
@@ -24,9 +25,11 @@ struct relay_env {
     struct relay_budget *budget;
     struct relay_snapshot *snapshot; /* the current one; who keeps it over a turn takes a reference */
     bool is_draining;                /* SIGTERM came: no new tunnels */
-    /* Made by modules/admission and modules/auth at their first use; NULL before. */
-    struct relay_admission *admission;
+    unsigned worker;                 /* its number, from 0 */
+    /* What limits count over all workers: the same objects in every worker, older than all of them. */
+    struct relay_token_accounts *token_accounts;
     struct relay_failure_limit *auth_failures;
+    struct relay_admission *admission; /* made by modules/admission at its first use; NULL before */
 };
 
 static inline struct relay_env *relay_env_of(h2o_req_t *req)

@@ -1,5 +1,6 @@
 #include "modules/failure_limit.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -14,6 +15,7 @@ struct entry {
 };
 
 struct relay_failure_limit {
+    pthread_mutex_t lock; /* all but the seed */
     uint64_t seed;
     struct relay_bucket all;
     struct entry sets[SETS][WAYS];
@@ -26,11 +28,15 @@ struct relay_failure_limit *relay_failure_limit_new(void)
         free(limit);
         limit = NULL;
     }
+    if (limit != NULL)
+        pthread_mutex_init(&limit->lock, NULL);
     return limit;
 }
 
 void relay_failure_limit_free(struct relay_failure_limit *limit)
 {
+    if (limit != NULL)
+        pthread_mutex_destroy(&limit->lock);
     free(limit);
 }
 
@@ -39,18 +45,27 @@ static bool take(struct relay_bucket *bucket, uint32_t per_minute, uint64_t now)
     return per_minute == 0 || relay_bucket_take(bucket, 1, per_minute, per_minute / 60.0, now);
 }
 
-static bool take_keyed(struct relay_failure_limit *limit, uint64_t key, uint32_t per_minute, uint64_t now)
+/* The key's bucket: its own, or the place of the one that failed longest ago. */
+static struct relay_bucket *bucket_of(struct relay_failure_limit *limit, uint64_t key)
 {
     key |= 1; /* never 0 */
     struct entry *set = limit->sets[(key >> 32) & (SETS - 1)], *oldest = set;
     for (size_t i = 0; i < WAYS; i++) {
         if (set[i].key == key)
-            return take(&set[i].bucket, per_minute, now);
+            return &set[i].bucket;
         if (oldest->key != 0 && (set[i].key == 0 || set[i].bucket.at < oldest->bucket.at))
             oldest = &set[i];
     }
     *oldest = (struct entry){.key = key};
-    return take(&oldest->bucket, per_minute, now);
+    return &oldest->bucket;
+}
+
+static bool take_keyed(struct relay_failure_limit *limit, uint64_t key, uint32_t per_minute, uint64_t now)
+{
+    pthread_mutex_lock(&limit->lock);
+    bool is_within = take(bucket_of(limit, key), per_minute, now);
+    pthread_mutex_unlock(&limit->lock);
+    return is_within;
 }
 
 bool relay_failure_limit_source(struct relay_failure_limit *limit, const struct relay_address *source,
@@ -79,5 +94,8 @@ bool relay_failure_limit_name(struct relay_failure_limit *limit, const char *nam
 
 bool relay_failure_limit_all(struct relay_failure_limit *limit, uint32_t per_minute, uint64_t now)
 {
-    return take(&limit->all, per_minute, now);
+    pthread_mutex_lock(&limit->lock);
+    bool is_within = take(&limit->all, per_minute, now);
+    pthread_mutex_unlock(&limit->lock);
+    return is_within;
 }

@@ -2,7 +2,7 @@
  * When it is full the bucket of its set that failed longest ago makes room, so that a flood from many sources
  * costs memory once and no time.
  *
- * One per worker: with N workers a source has up to N times the attempts. */
+ * One for all workers; any thread may call. */
 #ifndef RELAY_MODULES_FAILURE_LIMIT_H
 #define RELAY_MODULES_FAILURE_LIMIT_H
 

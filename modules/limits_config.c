@@ -2,6 +2,8 @@
 
 #include "modules/snapshot.h"
 
+#define DATAGRAM_MAX 65536
+
 const char *relay_limits_config_check(const struct relay_snapshot *snapshot, const char **expected)
 {
     const struct relay_limits *limits = &snapshot->limits;
@@ -16,6 +18,10 @@ const char *relay_limits_config_check(const struct relay_snapshot *snapshot, con
     if (limits->half_open_retry > limits->half_open_max) {
         *expected = "no more than limits.half-open-max";
         return "limits.half-open-retry";
+    }
+    if (snapshot->caps.udp_bytes_per_token > 0 && snapshot->caps.udp_bytes_per_token < DATAGRAM_MAX) {
+        *expected = "0 (no limit), or at least 64K, the largest datagram";
+        return "limits.udp-bytes-per-token";
     }
     return NULL;
 }
@@ -56,7 +62,7 @@ const struct relay_directive relay_limits_directives[] = {
      .min = 0,
      .max = 1000000,
      .default_text = "0",
-     .help = "Tunnels at once of one token, per worker; 0: no limit."},
+     .help = "Tunnels at once of one token, all workers together; 0: no limit."},
     {.name = "limits.dials-per-connection",
      RELAY_DIRECTIVE_U32_AT(caps.dials_per_connection),
      .min = 1,
@@ -173,6 +179,20 @@ const struct relay_directive relay_limits_directives[] = {
      .max = 1000000,
      .default_text = "100",
      .help = "And more of them each second."},
+    {.name = "limits.udp-packets-per-token",
+     RELAY_DIRECTIVE_U32_AT(caps.udp_packets_per_token),
+     .min = 0,
+     .max = 100000000,
+     .default_text = "0",
+     .help =
+         "Datagrams that one token may send to UDP targets each second, all tunnels and workers together; "
+         "as many at once; 0: no limit."},
+    {.name = "limits.udp-bytes-per-token",
+     RELAY_DIRECTIVE_SIZE_AT(caps.udp_bytes_per_token),
+     .min = 0,
+     .max = 1099511627776.0,
+     .default_text = "0",
+     .help = "And bytes of their payloads, at least 64K; 0: no limit."},
     {.name = "limits.drain-seconds",
      RELAY_DIRECTIVE_U32_AT(caps.drain_seconds),
      .min = 0,

@@ -50,13 +50,15 @@ struct relay_snapshot {
         uint32_t connections;            /* per worker, all listeners */
         uint32_t connections_per_source; /* per IPv4 address or IPv6 /64; 100; `peers` exempt */
         uint32_t tunnels_per_connection; /* 1000 */
-        uint32_t tunnels_per_token;      /* per worker; 0: no limit */
+        uint32_t tunnels_per_token;      /* over all workers; 0: no limit */
         uint32_t dials_per_connection;   /* in flight at once; more wait (64) */
         uint32_t auth_failures_per_minute, auth_failures_per_minute_global;
         uint32_t udp_unanswered_burst,
-            udp_unanswered_rate; /* T51: 32 packets and 100 packets/s until the first reply */
-        size_t tunnel_credit;    /* bytes of relay_budget per worker; 512 MiB */
-        uint32_t drain_seconds;  /* SIGTERM: how long tunnels may go on; 30 */
+            udp_unanswered_rate;        /* T51: 32 packets and 100 packets/s until the first reply */
+        uint32_t udp_packets_per_token; /* to UDP targets per second, over all workers; 0: no limit */
+        size_t udp_bytes_per_token;     /* the same; 0, or enough for any datagram */
+        size_t tunnel_credit;           /* bytes of relay_budget per worker; 512 MiB */
+        uint32_t drain_seconds;         /* SIGTERM: how long tunnels may go on; 30 */
     } caps;
     struct relay_dial_config dial;
     struct {

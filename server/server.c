@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "lib/wire/error.h"
+#include "modules/failure_limit.h"
+#include "modules/token_account.h"
 #include "server/admin.h"
 #include "server/listeners.h"
 #include "server/process.h"
@@ -24,6 +26,8 @@ struct server {
     struct relay_metrics metrics;
     struct relay_worker *workers;
     unsigned num_workers, num_joined;
+    struct relay_token_accounts *token_accounts; /* lent to the workers, as auth_failures */
+    struct relay_failure_limit *auth_failures;
     struct relay_listeners *listeners;
     struct relay_admin *admin;
     struct relay_admin_source source;
@@ -123,13 +127,18 @@ static int init_workers(const struct relay_config *config)
     server.num_workers = config->num_threads;
     server.workers = calloc(server.num_workers, sizeof(*server.workers));
     server.source.shards = calloc(server.num_workers + 1, sizeof(*server.source.shards));
-    if (server.workers == NULL || server.source.shards == NULL)
+    server.token_accounts = relay_token_accounts_new(server.num_workers);
+    server.auth_failures = relay_failure_limit_new();
+    if (server.workers == NULL || server.source.shards == NULL || server.token_accounts == NULL ||
+        server.auth_failures == NULL)
         return RELAY_ERR_NO_MEMORY;
     for (unsigned i = 0; i < server.num_workers; i++) {
         int error =
             relay_worker_init(&server.workers[i], i, &server.config->h2o, server.snapshot, &config->resolver);
         if (error != 0)
             return error;
+        server.workers[i].env.token_accounts = server.token_accounts;
+        server.workers[i].env.auth_failures = server.auth_failures;
         server.source.shards[i] = &server.workers[i].metrics;
     }
     server.source.shards[server.num_workers] = &server.metrics;

@@ -224,6 +224,7 @@ int relay_worker_init(struct relay_worker *self, unsigned index, h2o_globalconf_
     self->index = index;
     self->budget.limit = snapshot->caps.tunnel_credit;
     self->limits = snapshot->limits;
+    self->env.worker = index;
     self->env.loop = &self->loop;
     self->env.metrics = &self->metrics;
     self->env.budget = &self->budget;

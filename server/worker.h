@@ -43,7 +43,8 @@ struct relay_worker {
     struct relay_timer clock; /* refreshes what h2o caches of the time, and gauges */
 };
 
-/* 0 or RELAY_ERR_*. Takes a reference of the snapshot. */
+/* 0 or RELAY_ERR_*. Takes a reference of the snapshot. The caller then sets what the workers share
+ * (modules/env.h). */
 int relay_worker_init(struct relay_worker *worker, unsigned index, h2o_globalconf_t *conf,
                       struct relay_snapshot *snapshot, const struct relay_resolver_config *resolver);
 /* Serves the listening descriptor, which it takes; `tls` as for relay_listener_new. */

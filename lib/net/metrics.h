@@ -39,6 +39,7 @@
     X(drop_unknown_stream, "twohop_dropped_total", "reason=\"unknown_stream\"", "Datagrams dropped")         \
     X(drop_early, "twohop_dropped_total", "reason=\"before_accept\"", "Datagrams dropped")                   \
     X(drop_unanswered, "twohop_dropped_total", "reason=\"unanswered_target\"", "Datagrams dropped")          \
+    X(drop_token_rate, "twohop_dropped_total", "reason=\"token_rate\"", "Datagrams dropped")                 \
     X(drop_socket, "twohop_dropped_total", "reason=\"socket_error\"", "Datagrams dropped")                   \
     X(drop_packet, "twohop_dropped_total", "reason=\"bad_packet\"", "Datagrams dropped")                     \
     X(drop_half_open, "twohop_dropped_total", "reason=\"half_open_limit\"", "Datagrams dropped")             \

@@ -361,6 +361,11 @@ void relay_tunnel_writable(struct relay_tunnel *tunnel)
     queue(tunnel, IS_WRITABLE);
 }
 
+size_t relay_run_count(const struct relay_run *run)
+{
+    return run->len == 0 ? 1 : (run->len + run->segment - 1) / run->segment;
+}
+
 void relay_run_drop_one(struct relay_run *run)
 {
     size_t one = run->len < run->segment ? run->len : run->segment;

@@ -144,6 +144,7 @@ void relay_tunnel_send_fin(struct relay_tunnel *tunnel);
  * relay_run_drop_one). */
 enum relay_sent relay_tunnel_send_datagrams(struct relay_tunnel *tunnel, struct relay_run *run);
 void relay_run_drop_one(struct relay_run *run);
+size_t relay_run_count(const struct relay_run *run); /* datagrams */
 /* Largest payload that can be sent now: a DATAGRAM frame's, or 65527 where capsules are used. */
 size_t relay_tunnel_max_datagram(struct relay_tunnel *tunnel, uint64_t context_id);
 /* A DATAGRAM capsule in spite of usable DATAGRAM frames (the opt-in `oversize: capsule`), or any other

@@ -138,6 +138,35 @@ static void test_dials_take_turns(void **state)
     assert_string_equal(turns, "abce");
 }
 
+/* The shortened run, and that two tunnels of one token share what it may send. */
+static void test_datagrams_are_metered(void **state)
+{
+    static const uint8_t bytes[1000];
+    struct relay_run run = {.base = bytes, .len = 1000, .segment = 150}; /* six of 150, one of 100 */
+    assert_int_equal(ask("alice"), 0);
+    assert_false(tickets[0].is_metered); /* off unless configured */
+    loopback.snapshot->caps.udp_packets_per_token = 10;
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("bob"), 0);
+    assert_true(tickets[1].is_metered && tickets[2].is_metered && tickets[3].is_metered);
+    assert_true(relay_ticket_meter(&tickets[1], loopback.snapshot, &run));
+    assert_int_equal(run.len, 1000);
+    assert_true(relay_ticket_meter(&tickets[2], loopback.snapshot, &run));
+    assert_int_equal(run.len, 450);
+    assert_int_equal(loopback.metrics.drop_token_rate, 4);
+    run.len = 1000;
+    assert_false(relay_ticket_meter(&tickets[1], loopback.snapshot, &run));
+    assert_int_equal(run.len, 0);
+    assert_int_equal(loopback.metrics.drop_token_rate, 11);
+    run.len = 1000;
+    assert_true(relay_ticket_meter(&tickets[3], loopback.snapshot, &run));
+    assert_int_equal(run.len, 1000);
+    loopback.snapshot->auth_off = true; /* no token, nothing to count under */
+    assert_int_equal(ask("alice"), 0);
+    assert_false(tickets[4].is_metered);
+}
+
 static void test_metrics(void **state)
 {
     static const enum relay_http_version versions[] = {RELAY_HTTP_1_1, RELAY_HTTP_2, RELAY_HTTP_3};
@@ -164,6 +193,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tunnels_per_token, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tunnels_per_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dials_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_datagrams_are_metered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

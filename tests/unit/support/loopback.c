@@ -10,6 +10,7 @@
 #include "lib/wire/varint.h"
 #include "modules/admission.h"
 #include "modules/failure_limit.h"
+#include "modules/token_account.h"
 #include "server/request.h"
 
 /* ---- the tunnel's session side ---- */
@@ -200,6 +201,9 @@ void loopback_start(struct loopback *loopback)
     env->metrics = &loopback->metrics;
     env->budget = &loopback->budget;
     env->snapshot = loopback->snapshot;
+    env->token_accounts = relay_token_accounts_new(1);
+    env->auth_failures = relay_failure_limit_new();
+    assert(env->token_accounts != NULL && env->auth_failures != NULL);
     h2o_context_init(&env->h2o, &loopback->loop.uv, &loopback->conf);
     loopback->conn = (struct relay_connection *)h2o_create_connection(
         sizeof(*loopback->conn), &env->h2o, loopback->conf.hosts, *h2o_get_timestamp(&env->h2o, NULL, NULL),
@@ -222,6 +226,7 @@ void loopback_dispose(struct loopback *loopback)
         free(stream);
     }
     relay_admission_free(loopback->env.admission);
+    relay_token_accounts_free(loopback->env.token_accounts);
     relay_failure_limit_free(loopback->env.auth_failures);
     free(loopback->conn);
     h2o_context_dispose(&loopback->env.h2o);

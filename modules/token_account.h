@@ -1,0 +1,46 @@
+/* What each token has open and may send, over all connections and workers: one structure per process.
+ *
+ * Tunnels are counted under a lock, once per tunnel. Datagrams toward UDP targets are not: the allowance of a
+ * token is two atomic words (packets and bytes), and each worker takes credit from them in batches of a 256th
+ * of a second and spends it without touching what others write (a lease). Credit that a worker has taken and
+ * not spent stays with it: at most one batch, or one run of datagrams where that is more.
+ *
+ * An account lives until its last tunnel has ended and its allowance is whole again, so that closing and
+ * opening tunnels gives no new allowance.
+ *
+ * Order of calls: new, before the workers start; relay_token_account_take and _release for each tunnel,
+ * relay_token_lease_take in between.
+ */
+#ifndef RELAY_MODULES_TOKEN_ACCOUNT_H
+#define RELAY_MODULES_TOKEN_ACCOUNT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct relay_token_accounts;
+struct relay_token_account;
+
+/* NULL: out of memory. */
+struct relay_token_accounts *relay_token_accounts_new(unsigned num_workers);
+/* When no tunnel is left. NULL is fine. */
+void relay_token_accounts_free(struct relay_token_accounts *accounts);
+
+/* One more tunnel of the token. 0, RELAY_ERR_LIMIT (it has `max` open; 0: no limit) or RELAY_ERR_NO_MEMORY.
+ * Any thread. */
+int relay_token_account_take(struct relay_token_accounts *accounts, const char *name, uint32_t max,
+                             uint64_t now, struct relay_token_account **account);
+void relay_token_account_release(struct relay_token_accounts *accounts, struct relay_token_account *account);
+
+/* Per second, and as much at once when the second before was quiet. 0: no limit. */
+struct relay_token_rate {
+    uint32_t packets;
+    size_t bytes;
+};
+
+/* How many of the `count` datagrams the token may send now, the first ones: all have `segment` bytes but the
+ * last, which may be shorter, `len` together. Takes the credit for them. Only on the thread of `worker`. */
+size_t relay_token_lease_take(struct relay_token_account *account, unsigned worker,
+                              const struct relay_token_rate *rate, size_t count, size_t segment, size_t len,
+                              uint64_t now);
+
+#endif
