@@ -203,7 +203,7 @@ static void say_goodbye(struct check *check)
     }
 }
 
-/* The whole chain, through one ingress. Goes on after a failure as far as there is something to go on with. */
+/* The whole chain, through one ingress, as far as it goes. */
 static int try_ingress(struct check *check, size_t place)
 {
     int error = 0;

@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 
 #include "client/hop_request.h"
+#include "lib/net/address_order.h"
 #include "lib/net/http3.h"
 #include "lib/net/quic_conn.h"
 #include "lib/net/quic_tls.h"
@@ -80,7 +81,7 @@ static void stop_everything(struct relay_hop *hop)
 {
     hop->state = RELAY_HOP_DEAD;
     relay_timer_stop(hop->loop, &hop->hedge);
-    relay_timer_stop(hop->loop, &hop->other_family);
+    relay_timer_stop(hop->loop, &hop->next_address);
     relay_timer_stop(hop->loop, &hop->deadline);
     relay_lookup_cancel(&hop->lookup);
     for (int i = 0; i < RELAY_ATTEMPTS; i++)
@@ -156,28 +157,27 @@ static bool allows_http2(const struct relay_hop *hop)
     return hop->params.config->http != RELAY_HOP_HTTP3;
 }
 
-/* The first address of the other family; NULL: there is none, or this is no hop 1. */
-static const struct relay_address *other_address(const struct relay_hop *hop)
+static bool has_next_address(const struct relay_hop *hop)
 {
-    for (size_t i = 1; i < hop->num_addresses; i++)
-        if (hop->addresses[i].family != hop->addresses[0].family)
-            return &hop->addresses[i];
-    return NULL;
+    size_t most = hop->params.carrier != NULL ? 1 : hop->num_addresses;
+    return hop->num_http3 < most && hop->num_http3 < RELAY_HOP_HTTP3_MAX;
 }
 
+/* RFC 8305 section 5, with QUIC's handshake for TCP's. Only when there is a next address. */
 static void start_http3(struct relay_hop *hop)
 {
-    if (other_address(hop) != NULL)
-        relay_timer_set_after(hop->loop, &hop->other_family, RELAY_HOP_OTHER_FAMILY);
-    relay_attempt_start_http3(&hop->attempts[RELAY_ATTEMPT_HTTP3], hop->addresses);
+    size_t index = hop->num_http3++;
+    if (has_next_address(hop))
+        relay_timer_set_after(hop->loop, &hop->next_address, RELAY_HOP_NEXT_ADDRESS);
+    else
+        relay_timer_stop(hop->loop, &hop->next_address);
+    relay_attempt_start_http3(&hop->attempts[RELAY_ATTEMPT_HTTP3 + index], &hop->addresses[index]);
 }
 
-static void try_other_address(struct relay_hop *hop)
+static void try_next_address(struct relay_hop *hop)
 {
-    struct relay_attempt *attempt = &hop->attempts[RELAY_ATTEMPT_HTTP3_OTHER];
-    const struct relay_address *address = other_address(hop);
-    if (hop->state == RELAY_HOP_CONNECTING && !attempt->started && address != NULL)
-        relay_attempt_start_http3(attempt, address);
+    if (hop->state == RELAY_HOP_CONNECTING && hop->num_http3 > 0 && has_next_address(hop))
+        start_http3(hop);
 }
 
 static void try_http2(struct relay_hop *hop)
@@ -189,7 +189,7 @@ static void try_http2(struct relay_hop *hop)
 
 static void try_http3(struct relay_hop *hop)
 {
-    if (hop->state == RELAY_HOP_CONNECTING && !hop->attempts[RELAY_ATTEMPT_HTTP3].started && hop->may_http3)
+    if (hop->state == RELAY_HOP_CONNECTING && hop->num_http3 == 0 && hop->may_http3)
         start_http3(hop);
 }
 
@@ -206,11 +206,25 @@ static const char *text_of(const struct relay_attempt *attempt)
     return attempt->text[0] != '\0' ? attempt->text : relay_error_text(attempt->error);
 }
 
+static bool is_tls_error(const struct relay_attempt *attempt)
+{
+    return attempt->error == RELAY_ERR_CERTIFICATE || attempt->error == RELAY_ERR_TLS;
+}
+
+/* A relay that answered says more than one that did not. */
+static const struct relay_attempt *most_telling_http3(const struct relay_hop *hop)
+{
+    const struct relay_attempt *first = &hop->attempts[RELAY_ATTEMPT_HTTP3];
+    for (size_t i = 0; i < hop->num_http3; i++)
+        if (is_tls_error(&first[i]))
+            return &first[i];
+    return first;
+}
+
 /* What to tell when nothing is left to try. */
 static void give_up(struct relay_hop *hop)
 {
-    const struct relay_attempt *http3 = &hop->attempts[RELAY_ATTEMPT_HTTP3],
-                               *http2 = &hop->attempts[RELAY_ATTEMPT_HTTP2];
+    const struct relay_attempt *http3 = most_telling_http3(hop), *http2 = &hop->attempts[RELAY_ATTEMPT_HTTP2];
     const struct relay_attempt *only = http2->started ? http2 : http3;
     unsigned number = hop->params.number;
     const char *authority = hop->place->authority;
@@ -221,8 +235,7 @@ static void give_up(struct relay_hop *hop)
             return;
         }
     }
-    bool tls_says_more = http3->error == RELAY_ERR_CERTIFICATE || http3->error == RELAY_ERR_TLS;
-    int error = tls_says_more ? http3->error : only->error;
+    int error = is_tls_error(http3) ? http3->error : only->error;
     if (http2->started && http3->started && http2->error != http3->error)
         relay_failure_set(&hop->failure, error, number, authority, "HTTP/3: %s; HTTP/2: %s", text_of(http3),
                           text_of(http2));
@@ -245,9 +258,9 @@ static void on_hedge(struct relay_timer *timer)
     try_http2(HOP_OF(hedge, timer));
 }
 
-static void on_other_family(struct relay_timer *timer)
+static void on_next_address(struct relay_timer *timer)
 {
-    try_other_address(HOP_OF(other_family, timer));
+    try_next_address(HOP_OF(next_address, timer));
 }
 
 /* The addresses are known, or there is a carrier. */
@@ -292,6 +305,7 @@ static void on_resolved(struct relay_lookup *lookup, const struct relay_resoluti
     }
     hop->num_addresses = resolution->num_addresses;
     memcpy(hop->addresses, resolution->addresses, resolution->num_addresses * sizeof(hop->addresses[0]));
+    relay_address_interleave(hop->addresses, hop->num_addresses);
     begin(hop);
 }
 
@@ -323,7 +337,7 @@ struct relay_hop *relay_hop_new(const struct relay_hop_params *params, const str
     params->environment->num_hops++;
     relay_task_init(&hop->task, RELAY_LEVEL_EVENT, run_task);
     relay_timer_init(&hop->hedge, on_hedge);
-    relay_timer_init(&hop->other_family, on_other_family);
+    relay_timer_init(&hop->next_address, on_next_address);
     relay_timer_init(&hop->deadline, on_deadline);
     for (int i = 0; i < RELAY_ATTEMPTS; i++)
         hop->attempts[i].hop = hop;
@@ -344,12 +358,12 @@ void relay_hop_attempt_ready(struct relay_attempt *attempt)
     hop->state = RELAY_HOP_READY;
     hop->winner = attempt;
     relay_timer_stop(hop->loop, &hop->hedge);
-    relay_timer_stop(hop->loop, &hop->other_family);
+    relay_timer_stop(hop->loop, &hop->next_address);
     relay_timer_stop(hop->loop, &hop->deadline);
     for (int i = 0; i < RELAY_ATTEMPTS; i++)
         if (&hop->attempts[i] != attempt)
             relay_attempt_stop(&hop->attempts[i]);
-    if (!attempt->is_http3 && hop->params.carrier == NULL && hop->attempts[RELAY_ATTEMPT_HTTP3].started)
+    if (!attempt->is_http3 && hop->params.carrier == NULL && hop->num_http3 > 0)
         relay_hop_memory_add(&hop->params.environment->memory, &hop->local, &hop->addresses[0],
                              relay_loop_now(hop->loop) + HTTP2_FIRST);
     hop->ready_due = true;
@@ -369,7 +383,7 @@ void relay_hop_attempt_failed(struct relay_attempt *attempt, int error)
         die(hop);
     } else if (hop->state == RELAY_HOP_CONNECTING) {
         if (attempt->is_http3)
-            try_other_address(hop);
+            try_next_address(hop);
         try_http2(hop);
         try_http3(hop);
         if (hop->state == RELAY_HOP_CONNECTING && !is_trying(hop))

@@ -6,9 +6,11 @@
 #include "lib/net/stream.h"
 #include "lib/net/tcp_dial.h"
 
-#define RELAY_HOP_HEDGE        (300 * RELAY_MS) /* of silence before the other way is tried beside the first */
-#define RELAY_HOP_OTHER_FAMILY (200 * RELAY_MS)
-#define RELAY_HOP_TIMEOUT      (10 * RELAY_SECOND)
+#define RELAY_HOP_HEDGE (300 * RELAY_MS) /* of silence before the other way is tried beside the first */
+#define RELAY_HOP_NEXT_ADDRESS                                                                               \
+    (200 * RELAY_MS)          /* of silence before HTTP/3 is tried at the next one as well */
+#define RELAY_HOP_HTTP3_MAX 4 /* addresses at which it is tried */
+#define RELAY_HOP_TIMEOUT   (10 * RELAY_SECOND)
 
 /* One try with one HTTP version. */
 struct relay_attempt {
@@ -24,7 +26,8 @@ struct relay_attempt {
     struct relay_failure closed; /* a relay's refusal to carry, as the failure it makes */
 };
 
-enum { RELAY_ATTEMPT_HTTP3, RELAY_ATTEMPT_HTTP3_OTHER, RELAY_ATTEMPT_HTTP2, RELAY_ATTEMPTS };
+/* HTTP/2 finds its address itself (tcp_dial.h); HTTP/3 has an attempt for each. */
+enum { RELAY_ATTEMPT_HTTP2, RELAY_ATTEMPT_HTTP3, RELAY_ATTEMPTS = RELAY_ATTEMPT_HTTP3 + RELAY_HOP_HTTP3_MAX };
 
 enum relay_hop_state { RELAY_HOP_CONNECTING, RELAY_HOP_READY, RELAY_HOP_DEAD };
 
@@ -36,10 +39,11 @@ struct relay_hop {
     enum relay_hop_state state;
     struct relay_loop *loop;
     struct relay_task task; /* tells what is due, and frees */
-    struct relay_timer hedge, other_family, deadline;
+    struct relay_timer hedge, next_address, deadline;
     struct relay_lookup lookup;
-    struct relay_address addresses[RELAY_RESOLVER_ADDRESSES_MAX]; /* hop 1 */
+    struct relay_address addresses[RELAY_RESOLVER_ADDRESSES_MAX]; /* hop 1; the families take turns */
     size_t num_addresses;
+    size_t num_http3;           /* attempts begun, at the first so many addresses */
     struct relay_address local; /* for the memory */
     struct relay_attempt attempts[RELAY_ATTEMPTS];
     struct relay_attempt *winner;

@@ -137,3 +137,17 @@ void relay_address_order(struct relay_address *addresses, size_t num)
     if (fd6 >= 0)
         close(fd6);
 }
+
+void relay_address_interleave(struct relay_address *addresses, size_t num)
+{
+    for (size_t i = 1; i < num; i++) {
+        size_t k = i;
+        while (k < num && addresses[k].family == addresses[i - 1].family)
+            k++;
+        if (k == num) /* the rest is of one family */
+            return;
+        struct relay_address next = addresses[k];
+        memmove(&addresses[i + 1], &addresses[i], (k - i) * sizeof(next));
+        addresses[i] = next;
+    }
+}

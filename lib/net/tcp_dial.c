@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lib/net/address_order.h"
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
@@ -202,32 +203,19 @@ static void run_task(struct relay_task *task)
     cb(user, fd, fd >= 0 ? &address : NULL, error);
 }
 
-/* RFC 8305 section 4: the families take turns, the first address's family begins; each keeps its own order.
- */
-static void interleave(struct relay_tcp_dial *dial, const struct relay_address *addresses, size_t num)
-{
-    uint8_t first = addresses[0].family;
-    size_t at[2] = {0, 0};
-    for (size_t i = 0; i < num; i++) {
-        size_t turn = i & 1, tried = 0, found = num;
-        for (; tried < 2 && found == num; tried++, turn ^= 1) {
-            size_t k = at[turn];
-            while (k < num && (addresses[k].family == first) != (turn == 0))
-                k++;
-            at[turn] = k < num ? k + 1 : num;
-            found = k;
-        }
-        dial->attempts[i] = (struct attempt){.dial = dial, .address = addresses[found], .fd = -1};
-    }
-}
-
 struct relay_tcp_dial *relay_tcp_dial_start(struct relay_loop *loop, const struct relay_dial_config *config,
                                             const struct relay_address *addresses, size_t num_addresses,
                                             uint16_t port, relay_dial_cb cb, void *user)
 {
+    struct relay_address sorted[RELAY_RESOLVER_ADDRESSES_MAX];
+    if (num_addresses > RELAY_RESOLVER_ADDRESSES_MAX)
+        num_addresses = RELAY_RESOLVER_ADDRESSES_MAX;
     struct relay_tcp_dial *dial = calloc(1, sizeof(*dial) + num_addresses * sizeof(dial->attempts[0]));
     if (dial == NULL)
         return NULL;
+    if (num_addresses > 0)
+        memcpy(sorted, addresses, num_addresses * sizeof(sorted[0]));
+    relay_address_interleave(sorted, num_addresses);
     dial->loop = loop;
     dial->config = *config;
     dial->cb = cb;
@@ -239,10 +227,10 @@ struct relay_tcp_dial *relay_tcp_dial_start(struct relay_loop *loop, const struc
     relay_timer_init(&dial->end_timer, on_end_timer);
     relay_task_init(&dial->task, RELAY_LEVEL_EVENT, run_task);
     relay_timer_set_after(loop, &dial->end_timer, config->timeout);
-    if (num_addresses > 0)
-        interleave(dial, addresses, num_addresses);
-    else
+    if (num_addresses == 0)
         dial->error = RELAY_ERR_UNREACHABLE;
+    for (size_t i = 0; i < num_addresses; i++)
+        dial->attempts[i] = (struct attempt){.dial = dial, .address = sorted[i], .fd = -1};
     begin_next(dial);
     return dial;
 }

@@ -18,7 +18,7 @@ struct relay_tcp_dial;
  * of the attempts' (REFUSED, UNREACHABLE, TIMEOUT, NO_DESCRIPTORS). Comes once, from a task. */
 typedef void (*relay_dial_cb)(void *user, int fd, const struct relay_address *address, int error);
 
-/* Interleaves the families itself. NULL: out of memory. */
+/* Interleaves the families itself; at most RELAY_RESOLVER_ADDRESSES_MAX are tried. NULL: out of memory. */
 struct relay_tcp_dial *relay_tcp_dial_start(struct relay_loop *loop, const struct relay_dial_config *config,
                                             const struct relay_address *addresses, size_t num_addresses,
                                             uint16_t port, relay_dial_cb cb, void *user);

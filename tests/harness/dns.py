@@ -16,10 +16,10 @@ class Server:
     records as text ("A 192.0.2.1", "CNAME other."), an rcode's name ("NXDOMAIN"), bytes to send as they are, None (silence),
     or a function that returns one of these. What is not in names is NXDOMAIN. asked: the names, in order."""
 
-    def __init__(self, names, host="127.0.0.1", ttl=0):
+    def __init__(self, names, host="127.0.0.1", ttl=0, port=0):
         self.names, self.ttl, self.asked = names, ttl, []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((host, 0))
+        self._socket.bind((host, port))
         self.port = self._socket.getsockname()[1]
         self.address = f"{host}:{self.port}"
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -90,5 +90,4 @@ class UdpEcho(_Target):
                 self._socket.sendto(data, peer)
 
     def _stop(self):
-        with socket.socket(_family(self.host), socket.SOCK_DGRAM) as waker:
-            waker.sendto(self._END, (self.host, self.port))
+        self._socket.sendto(self._END, (self.host, self.port))

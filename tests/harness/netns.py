@@ -2,7 +2,10 @@
 import contextlib
 import ctypes
 import itertools
+import json
 import os
+import pathlib
+import shutil
 import subprocess
 
 CLONE_NEWNET = 0x40000000
@@ -58,6 +61,16 @@ class Host:
         """Packets of a named nft counter in the table "inet watch"."""
         return int(self.run("nft", "list", "counter", "inet", "watch", name).stdout.split("packets")[1].split()[0])
 
+    def resolve_with(self, server):
+        """The nameserver of what is started with `prefix`: its resolv.conf, over the machine's own."""
+        folder = pathlib.Path("/etc/netns") / self.name
+        folder.mkdir(parents=True)
+        (folder / "resolv.conf").write_text(f"nameserver {server}\n")
+
+    def remove(self):
+        ip("netns", "delete", self.name)
+        shutil.rmtree(pathlib.Path("/etc/netns") / self.name, ignore_errors=True)
+
     def next_link(self):
         self._links += 1
         return f"eth{self._links - 1}"
@@ -90,7 +103,17 @@ class Network:
             for address in [addresses] if isinstance(addresses, str) else addresses:
                 host.ip("address", "add", address, "dev", name, *(["nodad"] if ":" in address else []))
             host.ip("link", "set", name, "up")
+        # A new link loses the first question for an IPv6 neighbour, and asks again after a second.
+        self._introduce(one, names[0], other_addresses, other, names[1])
+        self._introduce(other, names[1], one_addresses, one, names[0])
         return names
+
+    @staticmethod
+    def _introduce(host, name, addresses, other, other_name):
+        link = json.loads(other.ip("-j", "link", "show", other_name))[0]["address"]
+        for address in [addresses] if isinstance(addresses, str) else addresses:
+            if ":" in address:
+                host.ip("neighbour", "replace", address.split("/")[0], "lladdr", link, "dev", name)
 
     def __enter__(self):
         return self
@@ -99,7 +122,7 @@ class Network:
         failures = []
         for host in reversed(self.hosts):
             try:
-                ip("netns", "delete", host.name)
+                host.remove()
             except AssertionError as failure:
                 failures.append(str(failure))
         assert not failures, failures

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -57,6 +58,32 @@ static void more_than_are_sorted(void **state)
     relay_address_order(addresses, 1);
 }
 
+static void families_take_turns(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } table[] = {{"", ""},
+                 {"6a", "6a"},
+                 {"6a 4a", "6a 4a"},
+                 {"4a 4b 6a", "4a 6a 4b"},
+                 {"4a 4b", "4a 4b"},
+                 {"6a 6b 6c 4a 4b", "6a 4a 6b 4b 6c"},
+                 {"6a 4a 6b 4b 6c", "6a 4a 6b 4b 6c"}};
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        struct relay_address addresses[8] = {0};
+        char out[64] = "";
+        size_t num = 0;
+        for (const char *p = table[i].in; *p != '\0'; p += p[2] != '\0' ? 3 : 2, num++)
+            addresses[num] =
+                (struct relay_address){.family = (uint8_t)(p[0] - '0'), .bytes = {(uint8_t)p[1]}};
+        relay_address_interleave(addresses, num);
+        for (size_t k = 0; k < num; k++)
+            sprintf(out + strlen(out), "%s%u%c", k > 0 ? " " : "", addresses[k].family,
+                    addresses[k].bytes[0]);
+        assert_string_equal(out, table[i].out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -64,6 +91,7 @@ int main(void)
         cmocka_unit_test(without_a_route_last),
         cmocka_unit_test(equals_keep_their_order),
         cmocka_unit_test(more_than_are_sorted),
+        cmocka_unit_test(families_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
