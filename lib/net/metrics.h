@@ -18,6 +18,10 @@
       "Version Negotiation packets sent")                                                                    \
     X(quic_stateless_reset, "twohop_quic_stateless_reset_total", "", "Stateless resets sent")                \
     X(quic_migrations, "twohop_quic_migrations_total", "", "Client address changes survived")                \
+    X(quic_mtu_told, "twohop_quic_path_mtu_reduced_total", "reason=\"packet_too_big\"",                      \
+      "Paths that turned out to carry less")                                                                 \
+    X(quic_mtu_hole, "twohop_quic_path_mtu_reduced_total", "reason=\"black_hole\"",                          \
+      "Paths that turned out to carry less")                                                                 \
     X(requests_h1, "twohop_requests_total", "version=\"1.1\"", "Requests of every kind")                     \
     X(requests_h2, "twohop_requests_total", "version=\"2\"", "Requests of every kind")                       \
     X(requests_h3, "twohop_requests_total", "version=\"3\"", "Requests of every kind")                       \

@@ -137,14 +137,26 @@ void relay_quic_conn_close(struct relay_quic_conn *conn, uint64_t code, int erro
 
 /* ---- time ---- */
 
+static void watch_path(struct relay_quic_conn *conn)
+{
+    ngtcp2_conn_info info;
+    ngtcp2_conn_get_conn_info(conn->qc, &info);
+    struct relay_quic_mtu_signs signs = {.rtt = info.latest_rtt + info.smoothed_rtt,
+                                         .flight = info.bytes_in_flight,
+                                         .cwnd = info.cwnd,
+                                         .pto = ngtcp2_conn_get_pto(conn->qc),
+                                         .now = relay_loop_now(conn->loop)};
+    if (relay_quic_mtu_watch(&conn->mtu, &signs))
+        relay_count(conn->loop->metrics->quic_mtu_hole, 1);
+}
+
 static void on_timer(struct relay_timer *timer)
 {
     struct relay_quic_conn *conn =
         (struct relay_quic_conn *)((char *)timer - offsetof(struct relay_quic_conn, timer));
     if (conn->state != RELAY_QUIC_OPEN)
         return;
-    if (relay_quic_conn_is_silent(conn))
-        relay_quic_mtu_retreat(&conn->mtu);
+    watch_path(conn);
     conn->inside++;
     int code = ngtcp2_conn_handle_expiry(conn->qc, relay_loop_now(conn->loop));
     conn->inside--;

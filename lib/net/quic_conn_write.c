@@ -53,6 +53,7 @@ static void append(struct relay_quic_conn *conn, const ngtcp2_path *path, size_t
 {
     if (conn->flight_since <= conn->last_received)
         conn->flight_since = relay_loop_now(conn->loop);
+    relay_quic_mtu_sent(&conn->mtu, len);
     relay_quic_runs_append(&conn->runs, path, len);
 }
 
@@ -323,6 +324,7 @@ static enum wrote write_all(struct relay_quic_conn *conn)
         conn->restart_mtu = false;
         relay_quic_mtu_restart(&conn->mtu);
     }
+    relay_quic_mtu_raise(&conn->mtu, relay_loop_now(conn->loop));
     if (conn->is_ready && relay_quic_mtu_is_probing(&conn->mtu))
         probe_mtu(conn);
     /* Datagrams and streams take turns at being first: neither may starve the other. */

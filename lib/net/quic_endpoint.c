@@ -37,7 +37,7 @@ struct handed {
     struct relay_quic_group *group;
     unsigned worker;
     struct sockaddr_storage local, peer;
-    size_t len;
+    size_t len, too_big;
     uint8_t ecn;
     uint8_t bytes[];
 };
@@ -133,8 +133,12 @@ static void on_handed(void *arg)
                                            .peer = (struct sockaddr *)&handed->peer,
                                            .bytes = handed->bytes,
                                            .len = handed->len,
+                                           .too_big = handed->too_big,
                                            .ecn = handed->ecn};
-        route(endpoint, &packet, true);
+        if (packet.too_big != 0)
+            (void)relay_quic_icmp_too_big(endpoint, &packet);
+        else
+            route(endpoint, &packet, true);
     }
     relay_quic_group_unref(handed->group);
     free(handed);
@@ -152,6 +156,7 @@ static void hand_over(struct relay_quic_endpoint *endpoint, const struct relay_q
         handed->group = group;
         handed->worker = worker;
         handed->len = packet->len;
+        handed->too_big = packet->too_big;
         handed->ecn = packet->ecn;
         memcpy(&handed->local, packet->local, relay_udp_address_size(packet->local));
         memcpy(&handed->peer, packet->peer, relay_udp_address_size(packet->peer));
@@ -172,6 +177,14 @@ static void hand_over(struct relay_quic_endpoint *endpoint, const struct relay_q
         free(handed);
         relay_count(endpoint->loop->metrics->drop_ring, 1);
     }
+}
+
+void relay_quic_endpoint_hand_to_others(struct relay_quic_endpoint *endpoint,
+                                        const struct relay_quic_packet *packet)
+{
+    for (unsigned worker = 0; worker < endpoint->group->steering.workers; worker++)
+        if (worker != endpoint->worker)
+            hand_over(endpoint, packet, worker);
 }
 
 static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
@@ -274,8 +287,11 @@ static void on_io(void *user, int events)
     if (events & RELAY_IO_ERROR) {
         int pending;
         socklen_t size = sizeof(pending);
-        /* Reading it clears it; an unconnected socket's errors say nothing about a connection. */
+        relay_quic_icmp_read(socket);
+        /* Reading it clears it; it is about one datagram, not about the socket. */
         (void)getsockopt(socket->fd, SOL_SOCKET, SO_ERROR, &pending, &size);
+        /* While errors come nothing else is told: it is tried. */
+        events |= RELAY_IO_READ | RELAY_IO_WRITE;
     }
     if (events & RELAY_IO_WRITE && socket->is_blocked) {
         socket->is_blocked = false;

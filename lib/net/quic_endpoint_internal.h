@@ -1,5 +1,5 @@
-/* The inside of an endpoint: what quic_endpoint.c (sockets, routing), quic_peer.c (a connection's side) and
- * quic_stateless.c (answers without a connection) share. */
+/* The inside of an endpoint: what quic_endpoint.c (sockets, routing), quic_peer.c (a connection's side),
+ * quic_stateless.c (answers without a connection) and quic_icmp.c (the error queue) share. */
 #ifndef RELAY_NET_QUIC_ENDPOINT_INTERNAL_H
 #define RELAY_NET_QUIC_ENDPOINT_INTERNAL_H
 
@@ -22,12 +22,13 @@ struct relay_quic_socket {
     bool is_wildcard, is_blocked;
 };
 
-/* A packet and where it came from. */
+/* A packet and where it came from; or, with `too_big`, the beginning of one of ours to `peer`, as ICMP quotes
+ * it: the path carries only that many bytes. */
 struct relay_quic_packet {
     struct relay_quic_socket *socket;
     const struct sockaddr *local, *peer;
     uint8_t *bytes;
-    size_t len;
+    size_t len, too_big;
     uint8_t ecn;
 };
 
@@ -63,6 +64,7 @@ struct relay_quic_endpoint {
     struct relay_quic_peer *peers, *tombstones; /* lists */
     size_t num_peers, num_tombstones, half_open;
     struct relay_bucket stateless; /* Version Negotiation, stateless reset, refusal: packets per second */
+    struct relay_bucket icmp;      /* searches for the connection that an ICMP message is about */
     bool is_shut;
 };
 
@@ -73,6 +75,9 @@ const uint8_t *relay_quic_group_retry_secret(const struct relay_quic_group *grou
 const struct relay_quic_steering *relay_quic_group_steering(const struct relay_quic_group *group);
 /* One datagram back to where a packet came from; lost when the socket is full. */
 void relay_quic_socket_answer(const struct relay_quic_packet *packet, const uint8_t *bytes, size_t len);
+/* To every other worker of the group: nobody knows whose it is. */
+void relay_quic_endpoint_hand_to_others(struct relay_quic_endpoint *endpoint,
+                                        const struct relay_quic_packet *packet);
 
 /* ---- quic_peer.c ---- */
 
@@ -85,6 +90,13 @@ void relay_quic_peer_read(struct relay_quic_peer *peer, const struct relay_quic_
 void relay_quic_peer_unblock(struct relay_quic_peer *peer);
 /* Frees it, and its connection without a word. */
 void relay_quic_peer_free(struct relay_quic_peer *peer);
+
+/* ---- quic_icmp.c ---- */
+
+/* Reads what the error queue holds, as far as one turn allows. */
+void relay_quic_icmp_read(struct relay_quic_socket *socket);
+/* Whether it is about a connection of this endpoint, which then sends smaller packets, never below 1200. */
+bool relay_quic_icmp_too_big(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *quote);
 
 /* ---- quic_stateless.c ---- */
 

@@ -2,11 +2,20 @@
 
 #include <string.h>
 
-#define START_IPV4   1250
-#define START_IPV6   1232
-#define IDLE_MAX     256
-#define TRIES        3 /* ngtcp2's number of packets for a size */
-#define DECIDE_AFTER 2 /* PTO after a probe; ngtcp2 repeats it after one */
+#include "lib/net/loop.h"
+
+#define LEAST            1200 /* RFC 9000 section 14: what every path carries */
+#define START_IPV4       1250
+#define START_IPV6       1232
+#define LAST             1452 /* the last size probed */
+#define IDLE_MAX         256
+#define TRIES            3                   /* ngtcp2's number of packets for a size */
+#define DECIDE_AFTER     2                   /* PTO after a probe; ngtcp2 repeats it after one */
+#define CWND_MIN         (2 * LAST)          /* the congestion controller's minimum, or less */
+#define NARROW_AFTER     3                   /* PTO at the minimum */
+#define UNANSWERED_AFTER 3                   /* PTO */
+#define RAISE_AFTER      (10 * RELAY_SECOND) /* the first time, then twice as long */
+#define RAISE_MAX        (600 * RELAY_SECOND)
 
 void relay_quic_mtu_init(struct relay_quic_mtu *mtu, bool is_ipv6, bool is_nested, size_t path_mtu)
 {
@@ -27,14 +36,60 @@ void relay_quic_mtu_restart(struct relay_quic_mtu *mtu)
     mtu->next = 0;
     mtu->sent = mtu->idle = 0;
     mtu->decide_at = 0;
+    mtu->narrow_since = mtu->raise_at = mtu->wait = 0;
+    mtu->former = mtu->largest = mtu->seen_flight = 0;
 }
 
-void relay_quic_mtu_retreat(struct relay_quic_mtu *mtu)
+static void fall(struct relay_quic_mtu *mtu, size_t size, uint64_t now)
 {
-    if (mtu->cap > mtu->start) {
-        mtu->cap = mtu->start;
-        mtu->next = mtu->num_probes;
+    if (mtu->former == 0) {
+        mtu->former = mtu->cap;
+        mtu->wait = mtu->wait == 0 ? RAISE_AFTER : 2 * mtu->wait;
+        if (mtu->wait > RAISE_MAX)
+            mtu->wait = RAISE_MAX;
     }
+    mtu->raise_at = now + mtu->wait;
+    mtu->cap = size;
+    mtu->next = mtu->num_probes;
+    mtu->answered_at = now;
+    mtu->narrow_since = mtu->largest = 0;
+}
+
+bool relay_quic_mtu_watch(struct relay_quic_mtu *mtu, const struct relay_quic_mtu_signs *signs)
+{
+    size_t lower = mtu->cap > mtu->start ? mtu->start : LEAST;
+    bool is_narrow = signs->cwnd <= CWND_MIN;
+    bool is_answered = signs->rtt != mtu->seen_rtt || mtu->seen_flight == 0 || signs->flight == 0;
+    mtu->seen_rtt = signs->rtt;
+    mtu->seen_flight = signs->flight;
+    if (is_answered)
+        mtu->answered_at = signs->now;
+    if (!is_narrow)
+        mtu->narrow_since = 0;
+    if (is_answered && !is_narrow)
+        mtu->largest = 0;
+    if (mtu->largest <= lower || mtu->cap <= lower)
+        return false;
+    if (is_narrow && mtu->narrow_since == 0) {
+        mtu->narrow_since = signs->now;
+        mtu->largest = 0;
+        return false;
+    }
+    /* Below the start it takes longer, because most outages end. */
+    uint64_t patience = (lower == LEAST ? 2 * UNANSWERED_AFTER : UNANSWERED_AFTER) * signs->pto;
+    if (signs->now < mtu->answered_at + patience &&
+        !(is_narrow && signs->now >= mtu->narrow_since + NARROW_AFTER * signs->pto))
+        return false;
+    fall(mtu, lower, signs->now);
+    return true;
+}
+
+void relay_quic_mtu_raise(struct relay_quic_mtu *mtu, uint64_t now)
+{
+    if (mtu->former == 0 || now < mtu->raise_at)
+        return;
+    mtu->cap = mtu->former;
+    mtu->former = 0;
 }
 
 size_t relay_quic_mtu_probe_size(const struct relay_quic_mtu *mtu, size_t path_mtu)

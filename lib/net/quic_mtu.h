@@ -7,6 +7,12 @@
  * relay_quic_mtu_probe_size gives it room; that the next size is probed says that the one before has arrived,
  * because the first failure ends the ascent. The last size has no follower: it has arrived when ngtcp2 did
  * not repeat it after its time was up.
+ *
+ * Later the path may come to carry less without a word (a black hole: ngtcp2 does not look for one, nor does it
+ * tell which packets are acknowledged). Its signs, when packets above the next lower size are sent: none of what
+ * is in flight is acknowledged any more, whatever else the peer sends; or something is, but the congestion window
+ * stays at its minimum (only small packets arrive). Then the cap falls to that size: to the start, from there to
+ * 1200. Because an outage or a congested path looks the same, the former cap is tried again after a while.
  */
 #ifndef RELAY_NET_QUIC_MTU_H
 #define RELAY_NET_QUIC_MTU_H
@@ -25,16 +31,33 @@ struct relay_quic_mtu {
     unsigned sent; /* times it was sent */
     unsigned idle; /* times ngtcp2 had no first probe: the peer's max_udp_payload_size forbids them all */
     uint64_t decide_at;
+    size_t largest;                 /* packet sent since the last good sign */
+    uint64_t seen_rtt, seen_flight; /* as relay_quic_mtu_watch saw them last */
+    uint64_t answered_at;           /* ns: the last time something was acknowledged, or nothing in flight */
+    uint64_t narrow_since;          /* ns: the window has been at its minimum since; 0: it is not */
+    size_t former;                  /* the cap before it fell; 0: it has not */
+    uint64_t raise_at, wait;        /* ns: when it is tried again, and how long it was waited for last */
 };
 
 /* `path_mtu`: what the path says now; larger sizes are not probed. */
 void relay_quic_mtu_init(struct relay_quic_mtu *mtu, bool is_ipv6, bool is_nested, size_t path_mtu);
-/* Nothing comes back any more: perhaps the larger packets vanish on the way (a black hole: ngtcp2 does not
- * look for one). Back to the start, without probes until the path changes. */
-void relay_quic_mtu_retreat(struct relay_quic_mtu *mtu);
+struct relay_quic_mtu_signs {
+    uint64_t rtt; /* anything that changes with each sample of the round trip */
+    uint64_t flight, cwnd;
+    uint64_t pto, now; /* ns */
+};
+/* At every expiry. True: the cap has fallen. */
+bool relay_quic_mtu_watch(struct relay_quic_mtu *mtu, const struct relay_quic_mtu_signs *signs);
+/* Tries the former cap again when its time has come. */
+void relay_quic_mtu_raise(struct relay_quic_mtu *mtu, uint64_t now);
 /* The path has changed: ngtcp2 probes anew. */
 void relay_quic_mtu_restart(struct relay_quic_mtu *mtu);
 
+static inline void relay_quic_mtu_sent(struct relay_quic_mtu *mtu, size_t len)
+{
+    if (len > mtu->largest)
+        mtu->largest = len;
+}
 static inline bool relay_quic_mtu_is_probing(const struct relay_quic_mtu *mtu)
 {
     return mtu->next < mtu->num_probes;

@@ -91,7 +91,7 @@ static int open_one(struct sockaddr_storage *address, int *fd)
         bind(*fd, (struct sockaddr *)address, relay_udp_address_size((struct sockaddr *)address)) != 0 ||
         getsockname(*fd, (struct sockaddr *)address, &size) != 0)
         return judge(errno);
-    relay_udp_configure(*fd, address->ss_family, is_wildcard(address), false);
+    relay_udp_configure(*fd, address->ss_family, is_wildcard(address), true);
     return 0;
 }
 

@@ -17,7 +17,12 @@
 
 #define MESSAGE_SIZE  (RELAY_SCRATCH_SIZE / RELAY_UDP_BATCH)
 #define SMALL         8192 /* a message worth asking for many at once */
+#define PENDING_MAX   6    /* errors of others that one send takes from the socket */
+#define REFUSALS_MAX  4    /* of runs that then pass singly, before UDP_SEGMENT is given up */
+#define ERRORS_MAX    64   /* of the queue at once */
 #define SOCKET_BUFFER (4 * 1024 * 1024)
+#define IPV4_OVERHEAD 28 /* an IP and a UDP header */
+#define IPV6_OVERHEAD 48
 #define CONTROL_SIZE                                                                                         \
     (CMSG_SPACE(sizeof(int)) * 2 + CMSG_SPACE(sizeof(struct in6_pktinfo)) +                                  \
      CMSG_SPACE(sizeof(struct in_pktinfo)))
@@ -139,6 +144,29 @@ static struct cmsghdr *add_control(struct msghdr *header, struct cmsghdr *last, 
     return c;
 }
 
+/* What an ICMP message can leave behind on a socket (Linux: icmp_err_convert and tab_unreach): the next call
+ * fails with it. */
+static bool may_be_pending(int error)
+{
+    static const int codes[] = {EMSGSIZE,  ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EPROTO,
+                                EHOSTDOWN, ENONET,       ENOPROTOOPT,  EOPNOTSUPP,  EACCES};
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (codes[i] == error)
+            return true;
+    return false;
+}
+
+/* Returns 0 or errno. */
+static int send_message(int fd, const struct msghdr *header, bool is_connected)
+{
+    for (int pending = 0;;) {
+        if (sendmsg(fd, header, MSG_DONTWAIT) >= 0)
+            return 0;
+        if (errno != EINTR && (is_connected || !may_be_pending(errno) || ++pending == PENDING_MAX))
+            return errno;
+    }
+}
+
 /* One sendmsg; `segment` 0: a single datagram. Returns 0 or errno. */
 static int send_once(int fd, const struct sockaddr *peer, const struct sockaddr *local, const uint8_t *bytes,
                      size_t len, size_t segment)
@@ -175,11 +203,7 @@ static int send_once(int fd, const struct sockaddr *peer, const struct sockaddr 
     header.msg_controllen = used;
     if (used == 0)
         header.msg_control = NULL;
-    ssize_t sent;
-    do
-        sent = sendmsg(fd, &header, MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    return sent < 0 ? errno : 0;
+    return send_message(fd, &header, peer == NULL);
 }
 
 /* What an errno of a datagram means: 0 stands for "gone, or lost like any datagram" (no route, no buffer in a
@@ -217,21 +241,19 @@ enum relay_udp_sent relay_udp_send(int fd, struct relay_udp_gso *gso, const stru
     if (len <= segment || gso->is_off)
         return send_singly(fd, peer, local, run, len, segment, taken);
     int error = send_once(fd, peer, local, run, len, segment);
-    if (error == EIO || error == EOPNOTSUPP) {
-        gso->is_off = true;
-        return send_singly(fd, peer, local, run, len, segment, taken);
-    }
-    if (error == EMSGSIZE || error == EINVAL) {
-        /* The run does not pass as one: a path MTU change (then the single ones fail too), or this route
-         * takes no GSO. */
+    if (error == EIO || error == EOPNOTSUPP || error == EMSGSIZE || error == EINVAL) {
+        /* The run does not pass as one: the interface takes no GSO, or the path MTU has changed: then the
+         * single ones fail too. */
         enum relay_udp_sent result = send_singly(fd, peer, local, run, len, segment, taken);
-        if (result == RELAY_UDP_SENT)
+        if (result == RELAY_UDP_SENT && ++gso->refusals == REFUSALS_MAX)
             gso->is_off = true;
         return result;
     }
     enum relay_udp_sent result = judge(error);
-    if (result == RELAY_UDP_SENT)
+    if (result == RELAY_UDP_SENT) {
         *taken = len;
+        gso->refusals = 0;
+    }
     return result;
 }
 
@@ -239,31 +261,58 @@ size_t relay_udp_mtu(int fd, int family)
 {
     int mtu = 0;
     socklen_t size = sizeof(mtu);
-    int overhead = family == AF_INET6 ? 48 : 28;
+    int overhead = family == AF_INET6 ? IPV6_OVERHEAD : IPV4_OVERHEAD;
     int code = family == AF_INET6 ? getsockopt(fd, IPPROTO_IPV6, IPV6_MTU, &mtu, &size)
                                   : getsockopt(fd, IPPROTO_IP, IP_MTU, &mtu, &size);
     return code == 0 && mtu > overhead ? (size_t)(mtu - overhead) : 0;
 }
 
+static void read_extended(const uint8_t *control, uint32_t overhead, struct relay_udp_error *error)
+{
+    struct sock_extended_err extended;
+    memcpy(&extended, control, sizeof(extended));
+    error->code = (int)extended.ee_errno;
+    error->is_icmp = extended.ee_origin == SO_EE_ORIGIN_ICMP || extended.ee_origin == SO_EE_ORIGIN_ICMP6;
+    if (error->code == EMSGSIZE && extended.ee_info > overhead)
+        error->mtu = extended.ee_info - overhead;
+}
+
+bool relay_udp_read_error(int fd, struct relay_udp_error *error)
+{
+    _Alignas(struct cmsghdr) uint8_t control[512];
+    struct iovec piece = {error->quote, sizeof(error->quote)};
+    struct relay_udp_message message = {.len = 0};
+    memset(error, 0, sizeof(*error));
+    struct msghdr header = {.msg_name = &error->peer,
+                            .msg_namelen = sizeof(error->peer),
+                            .msg_iov = &piece,
+                            .msg_iovlen = 1,
+                            .msg_control = control,
+                            .msg_controllen = sizeof(control)};
+    ssize_t len = recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT);
+    if (len < 0)
+        return false;
+    error->quote_len = (size_t)len;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c != NULL; c = CMSG_NXTHDR(&header, c)) {
+        if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR)
+            read_extended(CMSG_DATA(c), IPV4_OVERHEAD, error);
+        else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR)
+            read_extended(CMSG_DATA(c), IPV6_OVERHEAD, error);
+    }
+    read_control(&header, &message);
+    error->local = message.local;
+    return true;
+}
+
 int relay_udp_read_errors(int fd, bool *too_big)
 {
+    struct relay_udp_error error;
     int last = 0;
-    for (int i = 0; i < 64; i++) {
-        _Alignas(struct cmsghdr) uint8_t control[512];
-        struct msghdr header = {.msg_control = control, .msg_controllen = sizeof(control)};
-        if (recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
-            break;
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c != NULL; c = CMSG_NXTHDR(&header, c)) {
-            struct sock_extended_err error;
-            if (!((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
-                  (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR)))
-                continue;
-            memcpy(&error, CMSG_DATA(c), sizeof(error));
-            if (error.ee_errno == EMSGSIZE)
-                *too_big = true;
-            else
-                last = (int)error.ee_errno;
-        }
+    for (int i = 0; i < ERRORS_MAX && relay_udp_read_error(fd, &error); i++) {
+        if (error.code == EMSGSIZE)
+            *too_big = true;
+        else if (error.code != 0)
+            last = error.code;
     }
     return last;
 }

@@ -15,6 +15,7 @@
 #define RELAY_UDP_SEGMENTS_MAX 64    /* of one UDP_SEGMENT send */
 #define RELAY_UDP_RUN_MAX      65000 /* and its bytes */
 #define RELAY_UDP_BATCH        8     /* messages of one recvmmsg: as many 64 KiB buffers as scratch holds */
+#define RELAY_UDP_QUOTE        32    /* of a payload in an error: holds a QUIC packet's connection ID */
 
 /* Sets what is best effort on a fresh UDP socket: GRO, DF without the kernel's own fragmentation
  * (IP_PMTUDISC_PROBE), the ECN bits of what comes, 4 MiB buffers. `want_local`: also the destination address
@@ -42,6 +43,7 @@ int relay_udp_receive_next(const struct relay_udp_message *messages, int count, 
 /* Whether the socket's interface takes UDP_SEGMENT. Zero is a good start. */
 struct relay_udp_gso {
     bool is_off;
+    uint8_t refusals; /* in a row, of runs that passed singly: one may have been another's ICMP message */
 };
 
 enum relay_udp_sent {
@@ -53,7 +55,9 @@ enum relay_udp_sent {
 
 /* Sends a run of datagrams of `segment` bytes (the last may be shorter; at most RELAY_UDP_SEGMENTS_MAX and
  * RELAY_UDP_RUN_MAX). `peer` NULL: the socket is connected. `local`: the source address, NULL or AF_UNSPEC:
- * the kernel's choice. When the kernel refuses the run as one it goes out singly. */
+ * the kernel's choice. When the kernel refuses the run as one it goes out singly. An ICMP message about
+ * another peer's datagram makes the next call on an unconnected socket fail, whoever that is for: it is
+ * tried again. */
 enum relay_udp_sent relay_udp_send(int fd, struct relay_udp_gso *gso, const struct sockaddr *peer,
                                    const struct sockaddr *local, const uint8_t *run, size_t len,
                                    size_t segment, size_t *taken);
@@ -61,6 +65,17 @@ enum relay_udp_sent relay_udp_send(int fd, struct relay_udp_gso *gso, const stru
 /* The largest UDP payload that the kernel thinks the path of a connected socket carries now; 0: not known. */
 size_t relay_udp_mtu(int fd, int family);
 
+/* One entry of the error queue. */
+struct relay_udp_error {
+    int code;     /* an errno: EMSGSIZE, ECONNREFUSED, EHOSTUNREACH ... */
+    bool is_icmp; /* a router or the peer is said to have told it: anybody can. Else the kernel refused */
+    size_t mtu;   /* EMSGSIZE: the UDP payload that passes, as told; may be 0 */
+    struct sockaddr_storage peer, local; /* of the datagram that failed; local: as in a message */
+    uint8_t quote[RELAY_UDP_QUOTE];      /* the beginning of its payload: what ICMP quotes, often nothing */
+    size_t quote_len;
+};
+/* True: the oldest entry is taken from the queue. */
+bool relay_udp_read_error(int fd, struct relay_udp_error *error);
 /* Empties the error queue; returns the last error's errno (ECONNREFUSED, EHOSTUNREACH ...) or 0. EMSGSIZE
  * sets *too_big. */
 int relay_udp_read_errors(int fd, bool *too_big);

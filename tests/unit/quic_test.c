@@ -468,6 +468,35 @@ static void test_black_hole(void **state)
     assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1250 - 30);
 }
 
+/* Only small packets pass, and the peer goes on talking, so that it is never silent: the cap falls all the same,
+ * and is tried again later. */
+static void test_black_hole_of_datagrams(void **state)
+{
+    dial_narrow();
+    for (int i = 0; i < 100 && relay_quic_conn_max_datagram(f.a.conn) < 1452 - 30; i++) {
+        (void)send_one(&f.a, 10, 0);
+        run_until(&f.loop, NULL, 20);
+    }
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1452 - 30);
+    narrow.pass_max = 1300;
+    for (int i = 0; i < 1000 && relay_quic_conn_max_datagram(f.a.conn) > 1250 - 30; i++) {
+        for (int k = 0; k < 4; k++)
+            (void)send_one(&f.a, relay_quic_conn_max_datagram(f.a.conn), 0);
+        (void)send_one(&f.b, 10, 0);
+        run_until(&f.loop, NULL, 10);
+    }
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1250 - 30);
+    assert_true(narrow.lost > 0);
+    assert_int_equal(f.metrics.quic_mtu_hole, 1);
+    unsigned before = f.b.datagrams;
+    for (int i = 0; i < 50; i++) {
+        (void)send_one(&f.a, 1250 - 30, 0);
+        run_until(&f.loop, NULL, 10);
+    }
+    assert_true(f.b.datagrams >= before + 40);
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1250 - 30);
+}
+
 /* A probe that vanishes does not raise the cap. */
 static void test_mtu_not_raised(void **state)
 {
@@ -795,6 +824,7 @@ int main(void)
         TEST(test_rebinding),
         TEST(test_wildcard),
         TEST(test_black_hole),
+        TEST(test_black_hole_of_datagrams),
         TEST(test_mtu_not_raised),
         TEST(test_short_room),
     };
