@@ -342,15 +342,26 @@ void relay_udp_flow_send(struct relay_udp_flow *flow, const struct relay_run *ru
 
 /* ---- from the target ---- */
 
+static void drop_held(struct relay_udp_flow *flow)
+{
+    free(flow->held_bytes);
+    flow->held_bytes = NULL;
+}
+
+/* What is held already stays where it is: a tunnel that gets room for a few datagrams at a time must not copy
+ * the others each time. */
 static void hold(struct relay_udp_flow *flow, const struct relay_run *run)
 {
+    if (flow->held_bytes != NULL) {
+        flow->held = *run;
+        return;
+    }
     uint8_t *bytes = malloc(run->len > 0 ? run->len : 1);
     if (bytes == NULL) {
         relay_count(flow->loop->metrics->drop_blocked, datagrams_in(run->len, run->segment));
         return;
     }
     memcpy(bytes, run->base, run->len);
-    free(flow->held_bytes);
     flow->held_bytes = bytes;
     flow->held = *run;
     flow->held.base = bytes;
@@ -364,7 +375,7 @@ static void free_flow(struct relay_udp_flow *flow)
     if (flow->fd >= 0)
         close(flow->fd);
     drop_queue(flow);
-    free(flow->held_bytes);
+    drop_held(flow);
     free(flow);
     if (--pool_users == 0)
         while (pool_len > 0)
@@ -386,6 +397,8 @@ static bool deliver(struct relay_udp_flow *flow, struct relay_run *run)
         flow->blocked = true;
         if (is_empty || run->len > 0)
             hold(flow, run);
+        else
+            drop_held(flow);
         arm(flow);
     }
     return !flow->blocked;
@@ -517,13 +530,11 @@ static void run_event(struct relay_task *task)
     if (!flow->resumed)
         return;
     flow->resumed = flow->blocked = false;
-    uint8_t *bytes = flow->held_bytes;
-    flow->held_bytes = NULL;
     struct relay_run run = flow->held;
-    bool open = bytes == NULL || deliver(flow, &run);
-    free(bytes);
-    if (open)
-        arm(flow);
+    if (flow->held_bytes != NULL && !deliver(flow, &run))
+        return;
+    drop_held(flow);
+    arm(flow);
 }
 
 void relay_udp_flow_resume(struct relay_udp_flow *flow)
