@@ -7,6 +7,7 @@
 #include <ngtcp2/ngtcp2_crypto.h>
 
 #include "lib/net/metrics.h"
+#include "lib/net/quic_aead.h"
 #include "lib/wire/error.h"
 
 void relay_quic_random(uint8_t *bytes, size_t len, const ngtcp2_rand_ctx *ctx)
@@ -163,11 +164,10 @@ static int on_recv_stateless_reset(ngtcp2_conn *qc, const ngtcp2_pkt_stateless_r
 }
 
 #define COMMON_CALLBACKS                                                                                     \
-    .recv_crypto_data = ngtcp2_crypto_recv_crypto_data_cb, .encrypt = ngtcp2_crypto_encrypt_cb,              \
-    .decrypt = ngtcp2_crypto_decrypt_cb, .hp_mask = ngtcp2_crypto_hp_mask_cb,                                \
-    .update_key = ngtcp2_crypto_update_key_cb,                                                               \
-    .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,                                       \
-    .delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb,                                   \
+    .recv_crypto_data = ngtcp2_crypto_recv_crypto_data_cb, .encrypt = relay_quic_aead_encrypt,               \
+    .decrypt = relay_quic_aead_decrypt, .hp_mask = relay_quic_aead_hp_mask,                                  \
+    .update_key = relay_quic_aead_update_key, .delete_crypto_aead_ctx = relay_quic_aead_delete_aead,         \
+    .delete_crypto_cipher_ctx = relay_quic_aead_delete_cipher,                                               \
     .get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb,                                     \
     .version_negotiation = ngtcp2_crypto_version_negotiation_cb, .rand = relay_quic_random,                  \
     .handshake_completed = on_handshake_completed, .recv_stream_data = on_recv_stream_data,                  \

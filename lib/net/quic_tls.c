@@ -10,6 +10,7 @@
 #include <gnutls/x509.h>
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 
+#include "lib/net/quic_aead.h"
 #include "lib/net/quic_tls_session.h"
 #include "lib/wire/error.h"
 
@@ -211,10 +212,11 @@ static int configure(struct relay_quic_tls *tls, bool is_server)
         gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, tls->server_name, strlen(tls->server_name)) !=
             0)
         return RELAY_ERR_TLS;
-    return (is_server ? ngtcp2_crypto_gnutls_configure_server_session(tls->session)
-                      : ngtcp2_crypto_gnutls_configure_client_session(tls->session)) == 0
-               ? 0
-               : RELAY_ERR_TLS;
+    if ((is_server ? ngtcp2_crypto_gnutls_configure_server_session(tls->session)
+                   : ngtcp2_crypto_gnutls_configure_client_session(tls->session)) != 0)
+        return RELAY_ERR_TLS;
+    relay_quic_aead_configure(tls->session);
+    return 0;
 }
 
 int relay_quic_tls_init(struct relay_quic_tls *tls, struct relay_quic_credentials *credentials,

@@ -17,6 +17,7 @@ ONLY_IN = {  # system header (regex) -> files (regex) that may include it
     r"nghttp3/.*": r"lib/net/http3[a-z_]*\.[ch]",
     r"ngtcp2/.*": r"lib/net/quic[a-z_]*\.[ch]",
     r"gnutls/.*": r"lib/net/quic[a-z_]*\.[ch]",
+    r"intel-ipsec-mb\.h": r"lib/net/quic_aead\.c",
     r"yaml\.h": r"(server|client)/config[a-z_]*\.[ch]",
     r"uv\.h": r"(lib/net|server|client)/.*",
     r"h2o(\.h|/.*)": r"(modules|server)/.*",
