@@ -26,7 +26,7 @@ struct relay_connection {
 /* Takes the ready stream. `early`: what was read of it while looking for the HTTP/2 preface. */
 void relay_connection_stream(struct relay_worker *worker, struct relay_stream *stream, bool is_http2,
                              struct relay_slice alt_svc, const uint8_t *early, size_t early_len);
-/* A QUIC connection whose first Initial was accepted. */
+/* A QUIC connection whose address is validated. */
 void relay_connection_quic(struct relay_worker *worker, struct relay_quic_conn *quic);
 
 #endif

@@ -30,7 +30,6 @@ static void stop_when_drained(struct relay_worker *self)
 static void on_tick(struct relay_timer *timer)
 {
     struct relay_worker *self = (struct relay_worker *)((char *)timer - offsetof(struct relay_worker, clock));
-    __atomic_store_n(&self->metrics.open_connections, (int64_t)self->num_connections, __ATOMIC_RELAXED);
     relay_timer_set_after(&self->loop, &self->clock, self->env.is_draining ? DRAIN_TICK : CLOCK_TICK);
     if (self->env.is_draining)
         stop_when_drained(self);
@@ -46,6 +45,7 @@ void relay_worker_add(struct relay_worker *self, struct relay_connection *conn)
         conn->next->prev = conn;
     self->connections = conn;
     self->num_connections++;
+    relay_count(self->metrics.open_connections, 1);
 }
 
 void relay_worker_remove(struct relay_worker *self, struct relay_connection *conn)
@@ -57,6 +57,7 @@ void relay_worker_remove(struct relay_worker *self, struct relay_connection *con
     if (conn->next != NULL)
         conn->next->prev = conn->prev;
     self->num_connections--;
+    relay_count(self->metrics.open_connections, -1);
 }
 
 bool relay_worker_take_source(struct relay_worker *self, const struct sockaddr_storage *peer)

@@ -40,7 +40,7 @@ struct relay_worker {
     struct relay_limits limits; /* the snapshot's, where an object outlives a snapshot: the QUIC endpoints */
     struct relay_timer drain_timer;
     bool is_drain_over;
-    struct relay_timer clock; /* refreshes what h2o caches of the time, and gauges */
+    struct relay_timer clock; /* refreshes what h2o caches of the time */
 };
 
 /* 0 or RELAY_ERR_*. Takes a reference of the snapshot. The caller then sets what the workers share

@@ -381,6 +381,8 @@ size_t relay_quic_endpoint_num_connections(const struct relay_quic_endpoint *end
 void relay_quic_endpoint_shutdown(struct relay_quic_endpoint *endpoint)
 {
     endpoint->is_shut = true;
+    for (struct relay_quic_peer *peer = endpoint->peers; peer != NULL; peer = peer->next)
+        relay_quic_peer_refuse(peer);
 }
 
 void relay_quic_endpoint_close(struct relay_quic_endpoint *endpoint, uint64_t code)

@@ -25,8 +25,10 @@ struct relay_quic_group;
 struct relay_quic_endpoint;
 
 struct relay_quic_endpoint_user {
-    /* The first packets of a client were good; the handshake goes on. The user calls relay_quic_conn_set_user
-     * at once (relay_http3_server does); without a user the connection is refused. */
+    /* A client has proved its address: its first packet carried a good Retry token, and the handshake goes on; or
+     * the handshake is complete (then it comes from inside ngtcp2, see struct relay_quic_user). Until then only the
+     * limits of half-open handshakes hold, since anybody can write an Initial in anybody's name (T20). The user calls
+     * relay_quic_conn_set_user at once (relay_http3_server does); without a user the connection is refused. */
     void (*on_connection)(void *user, struct relay_quic_conn *conn);
 };
 
@@ -56,9 +58,10 @@ int relay_quic_endpoint_add_socket(struct relay_quic_endpoint *endpoint, int fd)
 /* New connections get these; living ones keep theirs. */
 void relay_quic_endpoint_set_credentials(struct relay_quic_endpoint *endpoint,
                                          struct relay_quic_credentials *credentials);
-/* Connections in being, tombstones not counted. */
+/* Connections in being, half-open ones too, tombstones not. */
 size_t relay_quic_endpoint_num_connections(const struct relay_quic_endpoint *endpoint);
-/* No new connections from now on (CONNECTION_REFUSED); the living ones go on. */
+/* No new connections from now on, and an end of those that have not been told yet (CONNECTION_REFUSED); the others go
+ * on. */
 void relay_quic_endpoint_shutdown(struct relay_quic_endpoint *endpoint);
 /* Closes all connections with this H3 error code; their on_close comes from tasks of this turn. */
 void relay_quic_endpoint_close(struct relay_quic_endpoint *endpoint, uint64_t code);

@@ -88,6 +88,8 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
 void relay_quic_peer_read(struct relay_quic_peer *peer, const struct relay_quic_packet *packet);
 /* The socket takes packets again. */
 void relay_quic_peer_unblock(struct relay_quic_peer *peer);
+/* CONNECTION_REFUSED, unless it has a user or is ending already. */
+void relay_quic_peer_refuse(struct relay_quic_peer *peer);
 /* Frees it, and its connection without a word. */
 void relay_quic_peer_free(struct relay_quic_peer *peer);
 

@@ -149,11 +149,30 @@ static void end_half_open(struct relay_quic_peer *peer)
     relay_count(peer->endpoint->loop->metrics->open_half, -1);
 }
 
+void relay_quic_peer_refuse(struct relay_quic_peer *peer)
+{
+    struct relay_quic_conn *conn = peer->conn;
+    if (conn->cb != NULL || conn->state != RELAY_QUIC_OPEN)
+        return;
+    ngtcp2_ccerr_set_transport_error(&conn->ccerr, NGTCP2_CONNECTION_REFUSED, NULL, 0);
+    relay_quic_conn_end(conn, RELAY_ERR_LIMIT, false);
+}
+
+/* The client's address is validated: from now on the connection is the user's, who may count it against its source. */
+static void offer(struct relay_quic_peer *peer)
+{
+    struct relay_quic_endpoint *endpoint = peer->endpoint;
+    endpoint->cb->on_connection(endpoint->user, peer->conn);
+    relay_quic_peer_refuse(peer);
+}
+
 static void on_handshake(void *host)
 {
     struct relay_quic_peer *peer = host;
     end_half_open(peer);
     relay_count(peer->endpoint->loop->metrics->handshakes_ok, 1);
+    if (peer->conn->cb == NULL) /* else it was offered with its Retry token */
+        offer(peer);
 }
 
 static void on_migrated(void *host)
@@ -193,7 +212,6 @@ static void on_gone(void *host, const uint8_t *farewell, size_t len, uint64_t un
     end_half_open(peer);
     unlink_peer(&endpoint->peers, peer);
     endpoint->num_peers--;
-    relay_count(endpoint->loop->metrics->open_connections, -1);
     if (until == 0 || endpoint->num_tombstones >= TOMBSTONES_MAX) {
         free_memory(peer);
         return;
@@ -276,7 +294,6 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
     endpoint->half_open++;
     peer->is_half_open = true;
     relay_count(endpoint->loop->metrics->open_half, 1);
-    relay_count(endpoint->loop->metrics->open_connections, 1);
     relay_quic_peer_read(peer, packet);
     /* Not a byte of a handshake in it: it was never a connection. */
     if (peer->conn->state != RELAY_QUIC_OPEN && peer->conn->is_silent) {
@@ -284,13 +301,8 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
         relay_quic_peer_free(peer);
         return;
     }
-    if (peer->conn->state != RELAY_QUIC_OPEN)
-        return; /* its CONNECTION_CLOSE is on its way */
-    endpoint->cb->on_connection(endpoint->user, peer->conn);
-    if (peer->conn->cb == NULL) {
-        ngtcp2_ccerr_set_transport_error(&peer->conn->ccerr, NGTCP2_CONNECTION_REFUSED, NULL, 0);
-        relay_quic_conn_end(peer->conn, RELAY_ERR_LIMIT, false);
-    }
+    if (original_dcid != NULL && peer->conn->state == RELAY_QUIC_OPEN)
+        offer(peer);
 }
 
 void relay_quic_peer_read(struct relay_quic_peer *peer, const struct relay_quic_packet *packet)

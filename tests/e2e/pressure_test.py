@@ -470,6 +470,50 @@ def test_a_flood_of_initials(egress, certificates, tcp_echo):
         assert len(template) >= 1200
 
 
+def test_initials_in_the_name_of_somebody(egress, certificates):
+    """What others write in a client's name does not count against it, with the limits as they are shipped (T20)."""
+    relay = egress(**{"num-threads": 1, "limits.connections-per-source": 100})
+    with contextlib.ExitStack() as stack:
+        for _ in range(130):
+            one = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            one.connect(("127.0.0.1", relay.at.tls))
+            one.send(initial(certificates))
+        vitals.wait(lambda: relay.vitals.metrics()["twohop_quic_half_open"] == 100)
+        assert relay.vitals.metrics()["twohop_connections"] == 0
+
+        async def honest():
+            async with http3.client(relay.at.tls, certificates.ca) as client:
+                assert (await client.response(client.get("/index.html")))[0] == 200
+                assert relay.vitals.metrics()["twohop_connections"] == 1
+
+        asyncio.run(asyncio.wait_for(honest(), 5))
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.request("GET", "/index.html")[0] == 200
+        assert relay.vitals.metrics()['twohop_limited_total{limit="connections"}'] == 0
+
+
+@pytest.mark.parametrize("half_open", [0, 100], ids=["after Retry", "after the handshake"])
+def test_quic_connections_of_a_source(egress, certificates, half_open):
+    """An address that is proved counts, however it was."""
+    relay = egress(**{"num-threads": 1, "limits.connections-per-source": 2, "limits.half-open-retry": half_open})
+
+    async def get():
+        with contextlib.suppress(ConnectionError):
+            async with http3.client(relay.at.tls, certificates.ca) as client:
+                return (await client.response(client.get("/index.html")))[0]
+
+    async def run():
+        async with http3.client(relay.at.tls, certificates.ca) as first:
+            async with http3.client(relay.at.tls, certificates.ca):
+                assert await get() is None
+            assert (await first.response(first.get("/index.html")))[0] == 200
+        vitals.wait(lambda: relay.vitals.metrics()["twohop_connections"] == 0)
+        assert await get() == 200
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert relay.vitals.metrics()['twohop_limited_total{limit="connections"}'] == 1
+
+
 def test_datagrams_that_are_no_quic(egress, certificates, tcp_echo):
     relay = egress()
     good = initial(certificates)
