@@ -32,7 +32,8 @@ const struct relay_directive relay_limits_directives[] = {
      .min = 16,
      .max = 1000000,
      .default_text = "20000",
-     .help = "Open connections per worker, all listeners together."},
+     .help = "Open connections per worker, all listeners together, TCP sockets from accept on. When it is "
+             "reached, the oldest half-open TCP socket makes room."},
     {.name = "limits.connections-per-source",
      RELAY_DIRECTIVE_U32_AT(caps.connections_per_source),
      .min = 1,
@@ -100,7 +101,8 @@ const struct relay_directive relay_limits_directives[] = {
      .min = 1,
      .max = 1000000,
      .default_text = "1000",
-     .help = "And above which new ones are dropped."},
+     .help = "And above which new ones are dropped; of as many TCP sockets in the handshake the oldest is "
+             "closed for a new one."},
     {.name = "limits.handshake-timeout",
      RELAY_DIRECTIVE_SECONDS_AT(limits.handshake_timeout),
      .min = 0.1,

@@ -15,11 +15,11 @@ static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE_LEN (sizeof(preface) - 1)
 
 /* A connection between accept and its session. It frees itself. */
-struct greeting {
+struct relay_greeting {
     struct relay_listener *listener;
     struct relay_stream *stream;
     struct relay_timer timer;
-    struct greeting *prev, *next;
+    struct relay_greeting *newer, *older; /* in the worker's list */
     bool is_sniffing;
     size_t early_len;
     uint8_t early[PREFACE_LEN];
@@ -30,35 +30,43 @@ struct relay_listener {
     struct relay_acceptor *acceptor;
     SSL_CTX *tls;
     struct relay_slice alt_svc;
-    struct greeting *greetings;
 };
 
 /* ---- greeting ---- */
 
-static struct greeting *greeting_of(struct relay_timer *timer)
+static struct relay_greeting *greeting_of(struct relay_timer *timer)
 {
-    return (struct greeting *)((char *)timer - offsetof(struct greeting, timer));
+    return (struct relay_greeting *)((char *)timer - offsetof(struct relay_greeting, timer));
 }
 
-static void greeting_free(struct greeting *self)
+static void greeting_free(struct relay_greeting *self)
 {
-    relay_timer_stop(&self->listener->worker->loop, &self->timer);
-    if (self->prev != NULL)
-        self->prev->next = self->next;
-    else
-        self->listener->greetings = self->next;
-    if (self->next != NULL)
-        self->next->prev = self->prev;
+    struct relay_worker *worker = self->listener->worker;
+    relay_timer_stop(&worker->loop, &self->timer);
+    *(self->newer != NULL ? &self->newer->older : &worker->newest_greeting) = self->older;
+    *(self->older != NULL ? &self->older->newer : &worker->oldest_greeting) = self->newer;
+    worker->num_greetings--;
+    relay_count(worker->metrics.open_greetings, -1);
     free(self);
 }
 
-static void greeting_drop(struct greeting *self)
+static void greeting_link(struct relay_greeting *self)
+{
+    struct relay_worker *worker = self->listener->worker;
+    self->older = worker->newest_greeting;
+    *(self->older != NULL ? &self->older->newer : &worker->oldest_greeting) = self;
+    worker->newest_greeting = self;
+    worker->num_greetings++;
+    relay_count(worker->metrics.open_greetings, 1);
+}
+
+static void greeting_drop(struct relay_greeting *self)
 {
     relay_stream_close(self->stream);
     greeting_free(self);
 }
 
-static void hand_over(struct greeting *self, bool is_http2, const uint8_t *early, size_t early_len)
+static void hand_over(struct relay_greeting *self, bool is_http2, const uint8_t *early, size_t early_len)
 {
     struct relay_worker *worker = self->listener->worker;
     struct relay_stream *stream = self->stream;
@@ -69,7 +77,7 @@ static void hand_over(struct greeting *self, bool is_http2, const uint8_t *early
 
 static void on_ready(void *user)
 {
-    struct greeting *self = user;
+    struct relay_greeting *self = user;
     const char *alpn = relay_stream_alpn(self->stream);
     if (strcmp(alpn, "h2") == 0)
         hand_over(self, true, NULL, 0);
@@ -83,7 +91,7 @@ static void on_ready(void *user)
  * along. */
 static void on_bytes(void *user, uint8_t *bytes, size_t len)
 {
-    struct greeting *self = user;
+    struct relay_greeting *self = user;
     size_t had = self->early_len, want = PREFACE_LEN - had, take = len < want ? len : want;
     memcpy(self->early + had, bytes, take);
     self->early_len += take;
@@ -116,12 +124,12 @@ static const struct relay_stream_user greeting_cb = {
 
 static void on_greeting_timeout(struct relay_timer *timer)
 {
-    struct greeting *self = greeting_of(timer);
+    struct relay_greeting *self = greeting_of(timer);
     relay_count(self->listener->worker->metrics.handshakes_timeout, 1);
     greeting_drop(self);
 }
 
-/* The socket counts against its source until it is closed at last, its lingering included. */
+/* The socket counts until it is closed at last, its lingering included. */
 static void on_socket_gone(void *user, const struct relay_stream *stream)
 {
     relay_worker_release_source(user, &stream->peer);
@@ -145,12 +153,21 @@ static struct relay_stream *open_stream(struct relay_listener *listener, int fd,
     return listener->tls != NULL ? relay_stream_tls_accept(stream, listener->tls) : stream;
 }
 
+bool relay_listener_drop_oldest(struct relay_worker *worker)
+{
+    if (worker->oldest_greeting == NULL)
+        return false;
+    relay_count(worker->metrics.limit_half_open, 1);
+    greeting_drop(worker->oldest_greeting);
+    return true;
+}
+
 static void greet(void *user, int fd, const struct sockaddr_storage *peer)
 {
     struct relay_listener *listener = user;
     struct relay_worker *worker = listener->worker;
     struct relay_stream *stream = open_stream(listener, fd, peer);
-    struct greeting *self = stream != NULL ? calloc(1, sizeof(*self)) : NULL;
+    struct relay_greeting *self = stream != NULL ? calloc(1, sizeof(*self)) : NULL;
     if (self == NULL) {
         if (stream != NULL)
             relay_stream_close(stream);
@@ -158,10 +175,9 @@ static void greet(void *user, int fd, const struct sockaddr_storage *peer)
     }
     self->listener = listener;
     self->stream = stream;
-    self->next = listener->greetings;
-    if (self->next != NULL)
-        self->next->prev = self;
-    listener->greetings = self;
+    if (worker->num_greetings >= worker->env.snapshot->limits.half_open_max)
+        relay_listener_drop_oldest(worker);
+    greeting_link(self);
     relay_timer_init(&self->timer, on_greeting_timeout);
     relay_timer_set_after(&worker->loop, &self->timer, worker->env.snapshot->limits.handshake_timeout);
     relay_stream_start(stream, &greeting_cb, self);
@@ -199,8 +215,12 @@ void relay_listener_set_tls(struct relay_listener *self, SSL_CTX *tls)
 
 void relay_listener_close(struct relay_listener *self)
 {
-    while (self->greetings != NULL)
-        greeting_drop(self->greetings);
+    for (struct relay_greeting *greeting = self->worker->newest_greeting, *older; greeting != NULL;
+         greeting = older) {
+        older = greeting->older;
+        if (greeting->listener == self)
+            greeting_drop(greeting);
+    }
     relay_acceptor_close(self->acceptor);
     SSL_CTX_free(self->tls);
     free(self);

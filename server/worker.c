@@ -44,7 +44,6 @@ void relay_worker_add(struct relay_worker *self, struct relay_connection *conn)
     if (conn->next != NULL)
         conn->next->prev = conn;
     self->connections = conn;
-    self->num_connections++;
     relay_count(self->metrics.open_connections, 1);
 }
 
@@ -56,7 +55,6 @@ void relay_worker_remove(struct relay_worker *self, struct relay_connection *con
         self->connections = conn->next;
     if (conn->next != NULL)
         conn->next->prev = conn->prev;
-    self->num_connections--;
     relay_count(self->metrics.open_connections, -1);
 }
 
@@ -68,11 +66,16 @@ bool relay_worker_take_source(struct relay_worker *self, const struct sockaddr_s
     uint32_t max = relay_prefix_set_contains(&snapshot->peers, &source)
                        ? UINT32_MAX
                        : snapshot->caps.connections_per_source;
-    if (self->num_connections < snapshot->caps.connections &&
-        relay_source_limit_take(&self->sources, &source, max))
-        return true;
-    relay_count(self->metrics.limit_connections, 1);
-    return false;
+    bool is_taken = relay_source_limit_take(&self->sources, &source, max);
+    if (is_taken && self->num_taken >= snapshot->caps.connections && !relay_listener_drop_oldest(self)) {
+        relay_source_limit_release(&self->sources, &source);
+        is_taken = false;
+    }
+    if (is_taken)
+        self->num_taken++;
+    else
+        relay_count(self->metrics.limit_connections, 1);
+    return is_taken;
 }
 
 void relay_worker_release_source(struct relay_worker *self, const struct sockaddr_storage *peer)
@@ -80,6 +83,7 @@ void relay_worker_release_source(struct relay_worker *self, const struct sockadd
     struct relay_address source;
     relay_address_from_sockaddr(&source, NULL, peer);
     relay_source_limit_release(&self->sources, &source);
+    self->num_taken--;
 }
 
 /* ---- listeners ---- */
@@ -156,7 +160,7 @@ static void on_drain_over(struct relay_timer *timer)
 {
     struct relay_worker *self = of_drain(timer);
     relay_log(RELAY_LOG_WARNING, "drain_over", "s:i, s:i", "worker", (int)self->index, "connections_left",
-              (int)self->num_connections);
+              (int)self->metrics.open_connections);
     self->is_drain_over = true; /* their on_close comes from tasks; the next tick stops the loop */
     for (struct relay_connection *conn = self->connections, *next; conn != NULL; conn = next) {
         next = conn->next;

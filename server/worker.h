@@ -16,6 +16,7 @@
 #include "server/source_limit.h"
 
 struct relay_connection;
+struct relay_greeting;
 struct relay_listener;
 struct relay_quic_credentials;
 struct relay_quic_endpoint;
@@ -35,8 +36,10 @@ struct relay_worker {
     struct relay_quic_endpoint *endpoints[RELAY_WORKER_LISTENERS_MAX];
     size_t num_endpoints;
     struct relay_connection *connections;
-    uint32_t num_connections;
+    uint32_t num_taken; /* relay_worker_take_source: what limits.connections counts */
     struct relay_source_limit sources;
+    struct relay_greeting *newest_greeting, *oldest_greeting; /* half-open TCP sockets (listener.h) */
+    uint32_t num_greetings;
     struct relay_limits limits; /* the snapshot's, where an object outlives a snapshot: the QUIC endpoints */
     struct relay_timer drain_timer;
     bool is_drain_over;
@@ -68,7 +71,9 @@ void relay_worker_set_credentials(struct relay_worker *worker, size_t slot,
 /* For connections. */
 void relay_worker_add(struct relay_worker *worker, struct relay_connection *conn);
 void relay_worker_remove(struct relay_worker *worker, struct relay_connection *conn);
-/* Counts one more connection of this source; false: over a limit (counted), nothing taken. */
+/* Counts one more connection of this source: a TCP socket from accept until it is closed at last, a QUIC connection from
+ * when its address is validated. At limits.connections a half-open TCP socket is closed for it. False: over a limit
+ * (counted), nothing taken. */
 bool relay_worker_take_source(struct relay_worker *worker, const struct sockaddr_storage *peer);
 void relay_worker_release_source(struct relay_worker *worker, const struct sockaddr_storage *peer);
 

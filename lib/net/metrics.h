@@ -56,6 +56,7 @@
     X(policy_address, "twohop_policy_refused_total", "reason=\"address\"", "Targets refused")                \
     X(policy_listener, "twohop_policy_refused_total", "reason=\"own_listener\"", "Targets refused")          \
     X(limit_connections, "twohop_limited_total", "limit=\"connections\"", "Refused by a limit")              \
+    X(limit_half_open, "twohop_limited_total", "limit=\"half_open\"", "Refused by a limit")                  \
     X(limit_tunnels, "twohop_limited_total", "limit=\"tunnels\"", "Refused by a limit")                      \
     X(limit_descriptors, "twohop_limited_total", "limit=\"descriptors\"", "Refused by a limit")              \
     X(limit_resets, "twohop_limited_total", "limit=\"resets\"", "Refused by a limit")                        \
@@ -75,6 +76,8 @@
 #define RELAY_GAUGES(X)                                                                                      \
     X(open_connections, "twohop_connections", "", "Connections open now")                                    \
     X(open_half, "twohop_quic_half_open", "", "QUIC handshakes in progress")                                 \
+    X(open_greetings, "twohop_tcp_half_open", "",                                                            \
+      "TCP sockets in the TLS handshake or before their first bytes")                                        \
     X(open_tunnels_tcp, "twohop_tunnels", "method=\"connect\"", "Tunnels open now")                          \
     X(open_tunnels_udp, "twohop_tunnels", "method=\"connect-udp\"", "Tunnels open now")
 

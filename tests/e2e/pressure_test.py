@@ -33,6 +33,17 @@ def egress(relay, certificates, tmp_path):
     return start
 
 
+def is_open(one):
+    """Of a socket that the relay says nothing on."""
+    one.setblocking(False)
+    try:
+        return one.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
 def udp_path(port):
     return f"/.well-known/masque/udp/127.0.0.1/{port}/"
 
@@ -197,6 +208,50 @@ def test_http2_floods(egress, tcp_echo, frames):
         assert watch.worst < 0.5, watch.worst
         vitals.wait(lambda: relay.vitals.tunnels() <= 1)
     assert len(tcp_echo.peers) < 1200
+
+
+# ---- silent sockets (T02) ----
+
+@pytest.mark.parametrize("limit, greeting", [("limits.connections", "TLS"), ("limits.connections", "clear"),
+                                             ("limits.half-open-max", "TLS")])
+def test_silent_sockets(egress, certificates, tcp_echo, limit, greeting):
+    """They count from accept on, also those of an exempt source, and the oldest makes room for who does talk."""
+    relay = egress(**{"num-threads": 1, "peers": ["127.0.0.0/8"], "limits.half-open-retry": 10, limit: 16})
+    port = relay.at.tls if greeting == "TLS" else relay.at.clear
+    with contextlib.ExitStack() as stack:
+        tunnel = stack.enter_context(http1.Connection(relay.at.clear))
+        assert tunnel.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
+        before = relay.vitals.descriptors()
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(300)]
+        half_open = 15 if limit == "limits.connections" else 16  # the tunnel's is one, too
+        vitals.wait(lambda: relay.vitals.metrics()['twohop_limited_total{limit="half_open"}'] == 300 - half_open)
+        assert relay.vitals.metrics()["twohop_tcp_half_open"] == half_open
+        assert relay.vitals.descriptors() - before <= half_open + 2
+        assert [is_open(one) for one in silent] == [False] * (300 - half_open) + [True] * half_open
+        for context in (None, certificates.client_context(["http/1.1"])):
+            with http1.Connection(relay.at.tls if context else relay.at.clear, context=context) as connection:
+                assert connection.request("GET", "/index.html")[0] == 200
+        tunnel.send(b"still there")
+        assert tunnel.read(11) == b"still there"
+        assert relay.vitals.metrics()['twohop_limited_total{limit="connections"}'] == 0
+    vitals.wait(lambda: relay.vitals.metrics()["twohop_tcp_half_open"] == 0)
+
+
+def test_connections_of_a_worker(egress):
+    """Of connections that are complete none makes room; what ends gives its place back."""
+    relay = egress(**{"num-threads": 1, "limits.connections": 16})
+    with contextlib.ExitStack() as stack:
+        for _ in range(16):
+            connection = stack.enter_context(http1.Connection(relay.at.clear))
+            assert connection.request("GET", "/index.html")[0] == 200
+        with socket.create_connection(("127.0.0.1", relay.at.clear)) as one:
+            one.settimeout(5)
+            assert one.recv(1) == b""
+        assert relay.vitals.metrics()['twohop_limited_total{limit="connections"}'] == 1
+    def served():
+        with contextlib.suppress(AssertionError, OSError), http1.Connection(relay.at.clear) as connection:
+            return connection.request("GET", "/index.html")[0] == 200
+    vitals.wait(served)
 
 
 # ---- stalled peers (T76) ----
