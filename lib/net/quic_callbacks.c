@@ -37,6 +37,17 @@ static void apply_keep_alive(struct relay_quic_conn *conn, const ngtcp2_transpor
         ngtcp2_conn_set_keep_alive_timeout(conn->qc, conn->keep_alive);
 }
 
+static int on_recv_crypto_data(ngtcp2_conn *qc, ngtcp2_encryption_level level, uint64_t offset,
+                               const uint8_t *bytes, size_t len, void *user)
+{
+    struct relay_quic_conn *conn = user;
+    if (!relay_quic_tls_admit(&conn->tls, level, bytes, len)) {
+        ngtcp2_conn_set_tls_alert(qc, 10); /* unexpected_message */
+        return NGTCP2_ERR_CRYPTO;
+    }
+    return ngtcp2_crypto_recv_crypto_data_cb(qc, level, offset, bytes, len, user);
+}
+
 static int on_handshake_completed(ngtcp2_conn *qc, void *user)
 {
     struct relay_quic_conn *conn = user;
@@ -164,7 +175,7 @@ static int on_recv_stateless_reset(ngtcp2_conn *qc, const ngtcp2_pkt_stateless_r
 }
 
 #define COMMON_CALLBACKS                                                                                     \
-    .recv_crypto_data = ngtcp2_crypto_recv_crypto_data_cb, .encrypt = relay_quic_aead_encrypt,               \
+    .recv_crypto_data = on_recv_crypto_data, .encrypt = relay_quic_aead_encrypt,                             \
     .decrypt = relay_quic_aead_decrypt, .hp_mask = relay_quic_aead_hp_mask,                                  \
     .update_key = relay_quic_aead_update_key, .delete_crypto_aead_ctx = relay_quic_aead_delete_aead,         \
     .delete_crypto_cipher_ctx = relay_quic_aead_delete_cipher,                                               \

@@ -18,6 +18,10 @@
     "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305:"                \
     "-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:%DISABLE_TLS13_COMPAT_MODE"
 
+#define CRYPTO_MAX         65536 /* bytes of handshake messages, also of a long certificate chain */
+#define NEW_SESSION_TICKET 4     /* RFC 8446 section 4 */
+#define KEY_UPDATE         24
+
 struct relay_quic_tickets {
     atomic_uint refs;
     gnutls_datum_t key;
@@ -246,6 +250,47 @@ void relay_quic_tls_dispose(struct relay_quic_tls *tls)
     relay_quic_credentials_unref(tls->credentials);
     free(tls->server_name);
     memset(tls, 0, sizeof(*tls));
+}
+
+static bool is_mid_message(const struct relay_quic_tls *tls)
+{
+    return tls->head_len > 0 || tls->left > 0;
+}
+
+/* The head of a message is complete. */
+static bool admit_message(const struct relay_quic_tls *tls)
+{
+    bool is_server = tls->server_name == NULL;
+    if (tls->level == NGTCP2_ENCRYPTION_LEVEL_1RTT)
+        return !is_server && tls->head[0] == NEW_SESSION_TICKET;
+    return tls->head[0] != KEY_UPDATE;
+}
+
+bool relay_quic_tls_admit(struct relay_quic_tls *tls, ngtcp2_encryption_level level, const uint8_t *bytes,
+                          size_t len)
+{
+    tls->received += len;
+    if (tls->received > CRYPTO_MAX || (level != tls->level && is_mid_message(tls)))
+        return false;
+    tls->level = level;
+    while (len > 0) {
+        if (tls->left == 0) {
+            tls->head[tls->head_len++] = *bytes++;
+            len--;
+            if (tls->head_len < sizeof(tls->head))
+                continue;
+            if (!admit_message(tls))
+                return false;
+            tls->left = (uint32_t)tls->head[1] << 16 | (uint32_t)tls->head[2] << 8 | tls->head[3];
+            tls->head_len = 0;
+            continue;
+        }
+        size_t part = len < tls->left ? len : tls->left;
+        bytes += part;
+        len -= part;
+        tls->left -= (uint32_t)part;
+    }
+    return true;
 }
 
 bool relay_quic_tls_is_h3(const struct relay_quic_tls *tls)

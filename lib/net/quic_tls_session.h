@@ -16,6 +16,12 @@ struct relay_quic_tls {
     struct relay_quic_credentials *credentials;
     char *server_name;
     bool certificate_refused; /* why the handshake failed */
+    /* Where in the peer's handshake messages the next byte stands. */
+    uint8_t head[4]; /* RFC 8446 section 4: the type, and a length of 24 bits */
+    unsigned head_len;
+    uint32_t left;   /* of the body */
+    size_t received; /* bytes so far */
+    ngtcp2_encryption_level level;
 };
 
 /* `get_conn` finds the ngtcp2_conn by `user`. `server_name` is NULL for a server. 0 or RELAY_ERR_NO_MEMORY /
@@ -23,6 +29,12 @@ struct relay_quic_tls {
 int relay_quic_tls_init(struct relay_quic_tls *tls, struct relay_quic_credentials *credentials,
                         const char *server_name, ngtcp2_crypto_get_conn get_conn, void *user);
 void relay_quic_tls_dispose(struct relay_quic_tls *tls);
+/* Whether the next bytes of the peer's CRYPTO frames may be shown to GnuTLS, which otherwise buffers a message of
+ * up to 16 MiB, and obeys a KeyUpdate: ngtcp2 then aborts the process (RFC 9001 section 6 forbids that message).
+ * After the handshake a server hears nothing and a client NewSessionTicket alone; all in all 64 KiB. False: the
+ * connection must end with an unexpected_message alert. */
+bool relay_quic_tls_admit(struct relay_quic_tls *tls, ngtcp2_encryption_level level, const uint8_t *bytes,
+                          size_t len);
 /* The peer has agreed to "h3": a client must look, GnuTLS does not. */
 bool relay_quic_tls_is_h3(const struct relay_quic_tls *tls);
 /* Server: queues a session ticket; called when the handshake is complete. */
