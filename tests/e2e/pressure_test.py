@@ -15,6 +15,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from harness import capsule, configs, http1, http2, http3, vitals
+from harness.vitals import LEAN, Watch
 
 AUTH = ("proxy-authorization", configs.BEARER)
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
@@ -46,39 +47,6 @@ def is_open(one):
 
 def udp_path(port):
     return f"/.well-known/masque/udp/127.0.0.1/{port}/"
-
-
-class Watch(threading.Thread):
-    """Measures a bystander's echo all the time. worst: seconds. A context manager."""
-
-    def __init__(self, relay, echo):
-        super().__init__(daemon=True)
-        self._bystander, self._end, self.times = vitals.Bystander(relay.at.clear, echo), threading.Event(), []
-        self.failure = None
-
-    def run(self):
-        try:
-            while not self._end.is_set():
-                self.times.append(self._bystander.echo())
-                time.sleep(0.01)
-        except Exception as failure:
-            self.failure = failure
-
-    @property
-    def worst(self):
-        vitals.wait(lambda: self.times, 1, "the bystander's first echo")
-        return max(self.times)
-
-    def __enter__(self):
-        self._bystander.__enter__()
-        self.start()
-        return self
-
-    def __exit__(self, kind, *rest):
-        self._end.set()
-        self.join()
-        self._bystander.__exit__(kind, *rest)
-        assert kind or self.failure is None, self.failure
 
 
 # ---- HTTP/2 floods (T10 to T13) ----
@@ -296,9 +264,6 @@ class Pourer:
             time.sleep(0.001)
 
 
-# Freed memory goes back at once, so that resident memory is what is in use (and the sanitizer's red zones).
-LEAN = ["env", "ASAN_OPTIONS=halt_on_error=1:exitcode=99:quarantine_size_mb=1:thread_local_quarantine_size_kb=64:"
-        "allocator_release_to_os_interval_ms=100:malloc_context_size=0"]
 COUNT = 60
 
 

@@ -2,10 +2,14 @@
 import os
 import re
 import resource
+import threading
 import time
 
 from harness import configs, http1
 
+# Freed memory goes back at once, so that resident memory is what is in use (and the sanitizer's red zones).
+LEAN = ["env", "ASAN_OPTIONS=halt_on_error=1:exitcode=99:quarantine_size_mb=1:thread_local_quarantine_size_kb=64:"
+        "allocator_release_to_os_interval_ms=100:malloc_context_size=0"]
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -94,3 +98,36 @@ class Bystander:
         if kind is None:
             self.echo()
         self._connection.close()
+
+
+class Watch(threading.Thread):
+    """Measures a bystander's echo all the time. worst: seconds. A context manager."""
+
+    def __init__(self, relay, echo):
+        super().__init__(daemon=True)
+        self._bystander, self._end, self.times = Bystander(relay.at.clear, echo), threading.Event(), []
+        self.failure = None
+
+    def run(self):
+        try:
+            while not self._end.is_set():
+                self.times.append(self._bystander.echo())
+                time.sleep(0.01)
+        except Exception as failure:
+            self.failure = failure
+
+    @property
+    def worst(self):
+        wait(lambda: self.times, 1, "the bystander's first echo")
+        return max(self.times)
+
+    def __enter__(self):
+        self._bystander.__enter__()
+        self.start()
+        return self
+
+    def __exit__(self, kind, *rest):
+        self._end.set()
+        self.join()
+        self._bystander.__exit__(kind, *rest)
+        assert kind or self.failure is None, self.failure
