@@ -312,6 +312,11 @@ static void finish(struct relay_quic_conn *conn)
 static void set_timer(struct relay_quic_conn *conn)
 {
     uint64_t at = ngtcp2_conn_get_expiry(conn->qc);
+    if (conn->is_ready && conn->path != NULL) {
+        uint64_t due =
+            relay_quic_mtu_due(&conn->mtu, conn->path->ops->mtu(conn->path), relay_loop_now(conn->loop));
+        at = due < at ? due : at;
+    }
     if (at == UINT64_MAX)
         relay_timer_stop(conn->loop, &conn->timer);
     else

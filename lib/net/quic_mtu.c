@@ -16,6 +16,8 @@
 #define UNANSWERED_AFTER 3                   /* PTO */
 #define RAISE_AFTER      (10 * RELAY_SECOND) /* the first time, then twice as long */
 #define RAISE_MAX        (600 * RELAY_SECOND)
+#define LOOK_FIRST       (20 * RELAY_MS)
+#define LOOK_LAST        (4 * RELAY_SECOND)
 
 void relay_quic_mtu_init(struct relay_quic_mtu *mtu, bool is_ipv6, bool is_nested, size_t path_mtu)
 {
@@ -35,7 +37,7 @@ void relay_quic_mtu_restart(struct relay_quic_mtu *mtu)
     mtu->cap = mtu->start;
     mtu->next = 0;
     mtu->sent = mtu->idle = 0;
-    mtu->decide_at = 0;
+    mtu->decide_at = mtu->look_at = mtu->look_wait = 0;
     mtu->narrow_since = mtu->raise_at = mtu->wait = 0;
     mtu->former = mtu->largest = mtu->seen_flight = 0;
 }
@@ -124,4 +126,21 @@ void relay_quic_mtu_probed(struct relay_quic_mtu *mtu, size_t written, uint64_t 
     }
     mtu->sent++;
     mtu->decide_at = now + pto * (mtu->sent < TRIES ? DECIDE_AFTER : 4 * DECIDE_AFTER);
+}
+
+uint64_t relay_quic_mtu_due(struct relay_quic_mtu *mtu, size_t path_mtu, uint64_t now)
+{
+    if (!relay_quic_mtu_is_probing(mtu))
+        return UINT64_MAX;
+    if (mtu->sent > 0)
+        return mtu->decide_at > now ? mtu->decide_at : UINT64_MAX;
+    if (mtu->probes[mtu->next] <= path_mtu) {
+        mtu->look_at = mtu->look_wait = 0;
+        return UINT64_MAX;
+    }
+    if (mtu->look_at <= now) {
+        mtu->look_wait = mtu->look_wait == 0 ? LOOK_FIRST : 2 * mtu->look_wait;
+        mtu->look_at = now + mtu->look_wait;
+    }
+    return mtu->look_wait > LOOK_LAST ? UINT64_MAX : mtu->look_at;
 }

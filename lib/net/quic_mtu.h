@@ -31,7 +31,9 @@ struct relay_quic_mtu {
     unsigned sent; /* times it was sent */
     unsigned idle; /* times ngtcp2 had no first probe: the peer's max_udp_payload_size forbids them all */
     uint64_t decide_at;
-    size_t largest;                 /* packet sent since the last good sign */
+    uint64_t look_at,
+        look_wait;  /* ns: when to see whether the path takes the next size, and how long that was */
+    size_t largest; /* packet sent since the last good sign */
     uint64_t seen_rtt, seen_flight; /* as relay_quic_mtu_watch saw them last */
     uint64_t answered_at;           /* ns: the last time something was acknowledged, or nothing in flight */
     uint64_t narrow_since;          /* ns: the window has been at its minimum since; 0: it is not */
@@ -67,5 +69,9 @@ size_t relay_quic_mtu_probe_size(const struct relay_quic_mtu *mtu, size_t path_m
 /* What ngtcp2 wrote into that buffer when nothing else was pending (0: nothing, although the congestion
  * window had room). `pto` is the probe timeout now. */
 void relay_quic_mtu_probed(struct relay_quic_mtu *mtu, size_t written, uint64_t now, uint64_t pto);
+/* When the ascent has to go on although nothing else happens on the connection: the last probe is to be
+ * judged, or a nested path, which does not tell when the hop below has found a larger size, is to be looked
+ * at again (with growing pauses, for a few seconds). UINT64_MAX: never. */
+uint64_t relay_quic_mtu_due(struct relay_quic_mtu *mtu, size_t path_mtu, uint64_t now);
 
 #endif

@@ -81,6 +81,21 @@ def test_the_client_says_goodbye_to_every_hop(chain, tcp_echo):
         relay.stop(timeout=5)  # a connection left behind would hold it for 30 s
 
 
+def test_large_datagrams_of_a_quiet_client(chain, udp_echo):
+    """The sizes that both hops can carry are found without traffic: a second after the first small datagram a large
+    one passes, and it is not the small ones in between that made it so."""
+    port = ports.free_port()
+    chain(forward=[f"udp:127.0.0.1:{port}={udp_echo.authority}"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as application:
+        application.settimeout(5)
+        application.connect(("127.0.0.1", port))
+        application.send(b"small")
+        assert application.recv(2000) == b"small"
+        time.sleep(2)
+        application.send(b"x" * 1300)
+        assert application.recv(2000) == b"x" * 1300
+
+
 def test_forwards(chain, tcp_echo, udp_echo):
     tcp_port, udp_port = ports.free_port(), ports.free_port()
     chain(forward=[f"tcp:127.0.0.1:{tcp_port}={tcp_echo.authority}", f"udp:127.0.0.1:{udp_port}={udp_echo.authority}"])

@@ -499,6 +499,15 @@ static void test_black_hole_of_datagrams(void **state)
     assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1250 - 30);
 }
 
+/* The ascent needs no traffic: what the connection is for may be one large datagram an hour later. */
+static void test_mtu_of_idle(void **state)
+{
+    dial();
+    for (int i = 0; i < 50 && relay_quic_conn_max_datagram(f.a.conn) < 1452 - 30; i++)
+        run_until(&f.loop, NULL, 100);
+    assert_int_equal(relay_quic_conn_max_datagram(f.a.conn), 1452 - 30);
+}
+
 /* A probe that vanishes does not raise the cap. */
 static void test_mtu_not_raised(void **state)
 {
@@ -840,6 +849,7 @@ int main(void)
         TEST(test_wildcard),
         TEST(test_black_hole),
         TEST(test_black_hole_of_datagrams),
+        TEST(test_mtu_of_idle),
         TEST(test_mtu_not_raised),
         TEST(test_short_room),
     };
