@@ -195,6 +195,8 @@ static void try_http3(struct relay_hop *hop)
 
 static bool is_trying(const struct relay_hop *hop)
 {
+    if (hop->more_follow)
+        return true;
     for (int i = 0; i < RELAY_ATTEMPTS; i++)
         if (hop->attempts[i].started && !hop->attempts[i].failed)
             return true;
@@ -292,6 +294,25 @@ static void begin(struct relay_hop *hop)
         try_http2(hop);
 }
 
+/* The other family's addresses, behind those that are known. The first one keeps its place: it is what the
+ * memory knows. */
+static void take_late(struct relay_hop *hop, const struct relay_resolution *resolution)
+{
+    size_t next = hop->num_http3 > 0 ? hop->num_http3 : 1;
+    if (hop->state != RELAY_HOP_CONNECTING)
+        return;
+    relay_attempt_add_addresses(&hop->attempts[RELAY_ATTEMPT_HTTP2], resolution->addresses,
+                                resolution->num_addresses);
+    relay_address_interleave(hop->addresses + next - 1, hop->num_addresses - next + 1);
+    if (!is_trying(hop)) {
+        try_next_address(hop);
+        try_http3(hop);
+    } else if (hop->num_http3 > 0 && has_next_address(hop) && !relay_timer_is_set(&hop->next_address))
+        relay_timer_set_after(hop->loop, &hop->next_address, RELAY_HOP_NEXT_ADDRESS);
+    if (hop->state == RELAY_HOP_CONNECTING && !is_trying(hop))
+        give_up(hop);
+}
+
 static void on_resolved(struct relay_lookup *lookup, const struct relay_resolution *resolution)
 {
     struct relay_hop *hop = HOP_OF(lookup, lookup);
@@ -303,8 +324,15 @@ static void on_resolved(struct relay_lookup *lookup, const struct relay_resoluti
         die(hop);
         return;
     }
-    hop->num_addresses = resolution->num_addresses;
-    memcpy(hop->addresses, resolution->addresses, resolution->num_addresses * sizeof(hop->addresses[0]));
+    bool is_early = hop->num_addresses == 0;
+    hop->more_follow = !resolution->is_final;
+    memcpy(hop->addresses + hop->num_addresses, resolution->addresses,
+           resolution->num_addresses * sizeof(hop->addresses[0]));
+    hop->num_addresses += resolution->num_addresses;
+    if (!is_early) {
+        take_late(hop, resolution);
+        return;
+    }
     relay_address_interleave(hop->addresses, hop->num_addresses);
     begin(hop);
 }
@@ -314,6 +342,7 @@ static void find_addresses(struct relay_hop *hop)
     const struct relay_host *host = &hop->place->host;
     if (host->kind == RELAY_HOST_NAME) {
         hop->lookup.on_resolved = on_resolved;
+        hop->lookup.resolution_delay = RELAY_RESOLUTION_DELAY;
         relay_resolver_ask(hop->params.environment->resolver, &hop->lookup, host->name);
         return;
     }
@@ -357,6 +386,7 @@ void relay_hop_attempt_ready(struct relay_attempt *attempt)
         return;
     hop->state = RELAY_HOP_READY;
     hop->winner = attempt;
+    relay_lookup_cancel(&hop->lookup); /* the late family is not wanted any more */
     relay_timer_stop(hop->loop, &hop->hedge);
     relay_timer_stop(hop->loop, &hop->next_address);
     relay_timer_stop(hop->loop, &hop->deadline);

@@ -227,7 +227,8 @@ static struct relay_stream *open_stream(struct relay_attempt *attempt)
 
 void relay_attempt_start_http2(struct relay_attempt *attempt)
 {
-    static const struct relay_dial_config config = {250 * RELAY_MS, RELAY_HOP_TIMEOUT};
+    static const struct relay_dial_config config = {.attempt_delay = 250 * RELAY_MS,
+                                                    .timeout = RELAY_HOP_TIMEOUT};
     struct relay_hop *hop = attempt->hop;
     attempt->started = true;
     if (hop->params.carrier != NULL) {
@@ -235,9 +236,16 @@ void relay_attempt_start_http2(struct relay_attempt *attempt)
         return;
     }
     attempt->dial = relay_tcp_dial_start(hop->loop, &config, hop->addresses, hop->num_addresses,
-                                         hop->place->port, on_dialled, attempt);
+                                         hop->more_follow, hop->place->port, on_dialled, attempt);
     if (attempt->dial == NULL)
         relay_hop_attempt_failed(attempt, RELAY_ERR_NO_MEMORY);
+}
+
+void relay_attempt_add_addresses(struct relay_attempt *attempt, const struct relay_address *addresses,
+                                 size_t num)
+{
+    if (attempt->dial != NULL)
+        relay_tcp_dial_add(attempt->dial, addresses, num);
 }
 
 void relay_attempt_stop(struct relay_attempt *attempt)

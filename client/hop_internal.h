@@ -43,6 +43,7 @@ struct relay_hop {
     struct relay_lookup lookup;
     struct relay_address addresses[RELAY_RESOLVER_ADDRESSES_MAX]; /* hop 1; the families take turns */
     size_t num_addresses;
+    bool more_follow;           /* the other family's addresses are to come */
     size_t num_http3;           /* attempts begun, at the first so many addresses */
     struct relay_address local; /* for the memory */
     struct relay_attempt attempts[RELAY_ATTEMPTS];
@@ -58,6 +59,9 @@ struct relay_hop {
  * HTTP/3. */
 void relay_attempt_start_http3(struct relay_attempt *attempt, const struct relay_address *address);
 void relay_attempt_start_http2(struct relay_attempt *attempt);
+/* Late addresses of hop 1, for an attempt with HTTP/2 that was begun with hop->more_follow. */
+void relay_attempt_add_addresses(struct relay_attempt *attempt, const struct relay_address *addresses,
+                                 size_t num);
 /* Ends whatever it has; the session's memory stays until its on_close. */
 void relay_attempt_stop(struct relay_attempt *attempt);
 /* A new path to this hop through a carrier. NULL: it takes no more. */

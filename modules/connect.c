@@ -84,6 +84,7 @@ static void on_dialled(void *user, int fd, const struct relay_address *address, 
 {
     struct connect *connect = user;
     connect->dial = NULL;
+    relay_target_cancel(&connect->target); /* the late family is not wanted any more */
     relay_ticket_dialled(&connect->ticket);
     if (error != RELAY_OK) {
         refuse(connect, error, -1);
@@ -105,8 +106,13 @@ static void on_judged(struct relay_target *target)
         refuse(connect, target->error, target->rcode);
         return;
     }
-    connect->dial = relay_tcp_dial_start(connect->env->loop, &connect->snapshot->dial, target->addresses,
-                                         target->num_addresses, target->port, on_dialled, connect);
+    if (connect->dial != NULL) {
+        relay_tcp_dial_add(connect->dial, target->addresses, target->num_addresses);
+        return;
+    }
+    connect->dial =
+        relay_tcp_dial_start(connect->env->loop, &connect->snapshot->dial, target->addresses,
+                             target->num_addresses, !target->is_final, target->port, on_dialled, connect);
     if (connect->dial == NULL)
         refuse(connect, RELAY_ERR_NO_MEMORY, -1);
 }

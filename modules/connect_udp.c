@@ -21,6 +21,7 @@ struct opening {
     struct udp_tunnel *owner;
     h2o_req_t *req;
     struct relay_target target;
+    int error; /* of the first address that could not be connected to */
     struct {
         uint8_t *bytes;
         size_t len;
@@ -252,23 +253,35 @@ static void accept_tunnel(struct udp_tunnel *self)
     relay_tunnel_resume(self->tunnel);
 }
 
+/* False: none of the addresses can be connected to; opening->error says why. */
+static bool connect_first(struct udp_tunnel *self, const struct relay_target *target)
+{
+    struct opening *opening = self->opening;
+    for (size_t i = 0; i < target->num_addresses && self->flow == NULL; i++) {
+        struct sockaddr_storage address;
+        relay_address_to_sockaddr(&target->addresses[i], target->port, &address);
+        int error =
+            relay_udp_flow_new(self->env->loop, (struct sockaddr *)&address, &flow_cb, self, &self->flow);
+        if (error != 0)
+            self->flow = NULL;
+        opening->error = opening->error != 0 ? opening->error : error;
+    }
+    return self->flow != NULL;
+}
+
 static void on_judged(struct relay_target *target)
 {
     struct opening *opening = (struct opening *)((char *)target - offsetof(struct opening, target));
     struct udp_tunnel *self = opening->owner;
-    int error = target->error;
+    bool is_connected = target->error == 0 && connect_first(self, target);
+    if (!is_connected && target->error == 0 && !target->is_final)
+        return; /* the other family may have one */
+    relay_target_cancel(target);
     relay_ticket_dialled(&self->ticket);
-    for (size_t i = 0; i < target->num_addresses && self->flow == NULL; i++) {
-        struct sockaddr_storage address;
-        relay_address_to_sockaddr(&target->addresses[i], target->port, &address);
-        error = relay_udp_flow_new(self->env->loop, (struct sockaddr *)&address, &flow_cb, self, &self->flow);
-        if (error != 0)
-            self->flow = NULL;
-    }
-    if (self->flow != NULL)
+    if (is_connected)
         accept_tunnel(self);
     else
-        refuse(self, error, target->rcode);
+        refuse(self, target->error != 0 ? target->error : opening->error, target->rcode);
 }
 
 static void on_turn(struct relay_ticket *ticket)

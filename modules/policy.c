@@ -111,5 +111,7 @@ int relay_policy_judge_addresses(const struct relay_policy *policy, const struct
         else if (first_error == 0)
             first_error = error;
     }
-    return *num_allowed > 0 ? 0 : count_refusal(policy, first_error, probe.is_hit);
+    if (*num_allowed > 0)
+        return 0;
+    return policy->is_partial ? first_error : count_refusal(policy, first_error, probe.is_hit);
 }

@@ -28,6 +28,7 @@ struct relay_policy {
     const struct relay_host *host;
     uint16_t port;
     enum relay_transport transport;
+    bool is_partial; /* judge_addresses gets not all of them: that these are refused is not counted */
 };
 
 /* Before DNS: 0 when the target might be allowed, else RELAY_ERR_DENIED. Every address must be judged too. */

@@ -22,8 +22,9 @@ struct relay_snapshot *relay_snapshot_new(void)
     snapshot->caps.udp_unanswered_rate = 100;
     snapshot->caps.tunnel_credit = (size_t)512 << 20;
     snapshot->caps.drain_seconds = 30;
-    snapshot->dial =
-        (struct relay_dial_config){.attempt_delay = RELAY_SECOND / 4, .timeout = 10 * RELAY_SECOND};
+    snapshot->dial = (struct relay_dial_config){.attempt_delay = RELAY_SECOND / 4,
+                                                .timeout = 10 * RELAY_SECOND,
+                                                .resolution_delay = RELAY_RESOLUTION_DELAY};
     snapshot->timeouts.tcp_idle = 300 * RELAY_SECOND;
     snapshot->timeouts.udp_idle = 120 * RELAY_SECOND;
     return snapshot;

@@ -23,16 +23,25 @@ static void tell_later(struct relay_target *target)
 static void run_task(struct relay_task *task)
 {
     struct relay_target *target = (struct relay_target *)((char *)task - offsetof(struct relay_target, task));
+    target->is_told = true;
+    target->num_held = 0;
     target->on_judged(target);
 }
 
-static void judge(struct relay_target *target, const struct relay_address *addresses, size_t count)
+/* What is held and these. False: all of them are refused, and there may be more. */
+static bool judge(struct relay_target *target, const struct relay_address *addresses, size_t count)
 {
     struct relay_policy policy = policy_of(target);
-    if (count > RELAY_RESOLVER_ADDRESSES_MAX)
-        count = RELAY_RESOLVER_ADDRESSES_MAX;
-    target->error =
-        relay_policy_judge_addresses(&policy, addresses, count, target->addresses, &target->num_addresses);
+    size_t held = target->num_held, room = RELAY_RESOLVER_ADDRESSES_MAX - held;
+    count = count < room ? count : room;
+    memcpy(target->addresses + held, addresses, count * sizeof(addresses[0]));
+    policy.is_partial = !target->is_final || target->is_told;
+    target->error = relay_policy_judge_addresses(&policy, target->addresses, held + count, target->addresses,
+                                                 &target->num_addresses);
+    target->num_held = target->error == 0 ? target->num_addresses : held + count;
+    if (target->is_told)
+        target->error = 0;
+    return target->error == 0 || target->is_final;
 }
 
 static void on_resolved(struct relay_lookup *lookup, const struct relay_resolution *resolution)
@@ -40,8 +49,9 @@ static void on_resolved(struct relay_lookup *lookup, const struct relay_resoluti
     struct relay_target *target =
         (struct relay_target *)((char *)lookup - offsetof(struct relay_target, lookup));
     target->error = resolution->error;
-    if (resolution->error == 0)
-        judge(target, resolution->addresses, resolution->num_addresses);
+    target->is_final = resolution->is_final;
+    if (resolution->error == 0 && !judge(target, resolution->addresses, resolution->num_addresses))
+        return;
     if (target->error == RELAY_ERR_DNS)
         target->rcode = resolution->rcode;
     tell_later(target);
@@ -60,6 +70,7 @@ void relay_target_init(struct relay_target *target, struct relay_env *env,
     target->port = port;
     target->rcode = -1;
     target->lookup.on_resolved = on_resolved;
+    target->lookup.resolution_delay = snapshot->dial.resolution_delay;
     relay_task_init(&target->task, RELAY_LEVEL_EVENT, run_task);
 }
 
@@ -68,6 +79,7 @@ void relay_target_begin(struct relay_target *target, void (*on_judged)(struct re
     struct relay_policy policy = policy_of(target);
     struct relay_address literal;
     target->on_judged = on_judged;
+    target->is_final = true;
     target->error = relay_policy_judge_target(&policy);
     if (target->error == 0 && !relay_policy_literal(&target->host, &literal)) {
         relay_resolver_ask(target->env->resolver, &target->lookup, target->host.name);

@@ -2,26 +2,23 @@
 
 #include <ares.h>
 #include <arpa/nameser.h>
-#include <netinet/in.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "lib/net/address_order.h"
+#include "lib/net/resolver_channel.h"
 #include "lib/net/metrics.h"
 #include "lib/net/name_cache.h"
 #include "lib/wire/error.h"
 #include "lib/wire/proxy_status.h"
 
-#define NAME_SIZE    256
-#define QUERIES_MAX  4096 /* lookups on their way; more fail at once */
-#define BUCKETS      1024 /* of them */
-#define TTL_MAX      (3600 * RELAY_SECOND)
-#define NEGATIVE_TTL (10 * RELAY_SECOND) /* NXDOMAIN and no addresses */
-#define FAILURE_TTL  (2 * RELAY_SECOND)  /* SERVFAIL and the like */
-#define OTHER_FAMILY                                                                                         \
-    (50 * RELAY_MS) /* RFC 8305 section 3: how long one family's answer waits for the other's */
+#define NAME_SIZE      256
+#define QUERIES_MAX    4096 /* lookups on their way; more fail at once */
+#define BUCKETS        1024 /* of them */
+#define TTL_MAX        (3600 * RELAY_SECOND)
+#define NEGATIVE_TTL   (10 * RELAY_SECOND) /* NXDOMAIN and no addresses */
+#define FAILURE_TTL    (2 * RELAY_SECOND)  /* SERVFAIL and the like */
 #define RCODE_NOERROR  0
 #define RCODE_SERVFAIL 2
 #define RCODE_NXDOMAIN 3
@@ -29,50 +26,51 @@
 enum { FAMILY_A, FAMILY_AAAA, FAMILIES };
 
 /* One name on its way: the lookups that wait for it, and c-ares' two questions, which hold it until both have
- * ended (c-ares cannot cancel one). Cache hits take this way too, since they are told from its task. */
+ * ended (c-ares cannot cancel one). Cache hits take this way too, since they are told from its task. Lookups
+ * join until the whole result is told; who joins between the early family and the late one is told twice as
+ * well. */
 struct query {
     struct relay_resolver *resolver;
-    struct query *next_in_bucket; /* while lookups may still join */
-    struct query *prev, *next;    /* of all queries */
-    struct relay_lookup *first;
+    struct query *next_in_bucket;       /* while lookups may still join */
+    struct query *prev, *next;          /* of all queries */
+    struct relay_lookup *untold, *told; /* told: of the early family */
     struct relay_task task;
-    struct relay_timer timer;
-    uint64_t asked_at, ttl; /* ttl: ns */
-    bool may_join, is_told, is_cached;
+    struct relay_timer timer;                 /* the resolution delay, then the limit of time */
+    uint64_t asked_at, ttl, resolution_delay; /* ttl: ns */
+    bool may_join, is_measured, is_final, is_over, is_cached;
     int pending; /* questions at c-ares */
     struct question {
         struct query *query;
         int family, status; /* ARES_*; -1 while pending */
     } questions[FAMILIES];
     struct relay_resolution result;
-    size_t num_addresses;
+    size_t num_addresses, num_told;
     struct relay_address addresses[RELAY_RESOLVER_ADDRESSES_MAX];
     char name[NAME_SIZE];
 };
 
-/* A socket of c-ares. */
-struct watch {
-    struct watch *next;
-    ares_socket_t fd;
-    struct relay_resolver *resolver;
-    struct relay_io *io;
-    int events;
-};
-
 struct relay_resolver {
     struct relay_loop *loop;
-    ares_channel channel;
-    bool has_channel, has_library;
+    struct relay_resolver_channel channel;
     uint64_t timeout;
-    struct relay_timer ares_timer;
     struct relay_name_cache cache;
-    struct watch *watches;
     struct query *buckets[BUCKETS], *queries;
     size_t num_queries;
     uint64_t seed;
 };
 
 /* ---- the queries ---- */
+
+static void link_lookup(struct query *query, struct relay_lookup *lookup)
+{
+    struct relay_lookup **list = lookup->is_told ? &query->told : &query->untold;
+    lookup->query = query;
+    lookup->prev = NULL;
+    lookup->next = *list;
+    if (lookup->next != NULL)
+        lookup->next->prev = lookup;
+    *list = lookup;
+}
 
 static void leave_bucket(struct query *query)
 {
@@ -109,24 +107,55 @@ static void free_query(struct query *query)
 
 static void free_if_done(struct query *query)
 {
-    if (query->is_told && query->pending == 0)
+    if (query->is_over && query->pending == 0)
         free_query(query);
 }
 
-/* Sets what will be told and queues the telling. */
+/* The addresses that were not told yet; those that were keep their places before them. */
+static void order(struct query *query)
+{
+    relay_address_order(query->addresses + query->num_told, query->num_addresses - query->num_told);
+}
+
+/* Sets what will be told at last and queues the telling. */
 static void conclude(struct query *query, int error, int rcode)
 {
+    query->is_final = true;
     query->result.error = error;
     query->result.rcode = rcode;
-    query->result.addresses = query->addresses;
-    query->result.num_addresses = error == RELAY_OK ? query->num_addresses : 0;
     relay_timer_stop(query->resolver->loop, &query->timer);
     relay_task_queue(query->resolver->loop, &query->task);
+}
+
+static uint64_t limit_of(const struct query *query)
+{
+    return query->asked_at + query->resolver->timeout;
+}
+
+/* Queues the telling of the early family. An answer that comes before the task runs is told with it. */
+static void tell_early(struct query *query)
+{
+    struct relay_loop *loop = query->resolver->loop;
+    query->result.error = RELAY_OK;
+    query->result.rcode = RCODE_NOERROR;
+    order(query);
+    relay_timer_set(loop, &query->timer, limit_of(query));
+    relay_task_queue(loop, &query->task);
+}
+
+static void await_ipv6(struct query *query)
+{
+    struct relay_loop *loop = query->resolver->loop;
+    uint64_t end = relay_loop_now(loop) + query->resolution_delay;
+    relay_timer_set(loop, &query->timer, end < limit_of(query) ? end : limit_of(query));
 }
 
 static void measure(struct query *query)
 {
     struct relay_metrics *metrics = query->resolver->loop->metrics;
+    if (query->is_measured)
+        return;
+    query->is_measured = true;
     if (query->is_cached) {
         relay_count(metrics->dns_cached, 1);
         return;
@@ -141,17 +170,36 @@ static void measure(struct query *query)
         relay_count(metrics->dns_failed, 1);
 }
 
+static void tell(struct query *query, struct relay_lookup *lookup)
+{
+    struct relay_resolution result = query->result;
+    size_t from = lookup->is_told ? query->num_told : 0;
+    result.is_final = query->is_final;
+    result.addresses = query->addresses + from;
+    result.num_addresses = result.error == RELAY_OK ? query->num_addresses - from : 0;
+    relay_lookup_cancel(lookup);
+    if (!query->is_final) {
+        lookup->is_told = true;
+        link_lookup(query, lookup);
+    }
+    lookup->on_resolved(lookup, &result);
+}
+
 static void run_task(struct relay_task *task)
 {
     struct query *query = (struct query *)((char *)task - offsetof(struct query, task));
-    leave_bucket(query); /* who asks from inside a callback begins anew */
     measure(query);
-    while (query->first != NULL) {
-        struct relay_lookup *lookup = query->first;
-        relay_lookup_cancel(lookup);
-        lookup->on_resolved(lookup, &query->result);
+    if (query->is_final)
+        leave_bucket(query); /* who asks from inside a callback begins anew */
+    while (query->untold != NULL)
+        tell(query, query->untold);
+    if (!query->is_final) {
+        query->num_told = query->num_addresses;
+        return;
     }
-    query->is_told = true;
+    while (query->told != NULL)
+        tell(query, query->told);
+    query->is_over = true;
     free_if_done(query);
 }
 
@@ -220,17 +268,39 @@ static int worse(int a, int b)
     return a == ARES_ENODATA || a == ARES_SUCCESS ? b : a;
 }
 
-static void keep(struct query *query, int error, int rcode)
+/* RFC 2308: NXDOMAIN and "no such data" are answers, and so are addresses. */
+static bool is_answer(int status)
 {
-    uint64_t lives = query->ttl < TTL_MAX ? query->ttl : TTL_MAX;
-    if (error != RELAY_OK)
-        lives = rcode == RCODE_NXDOMAIN || rcode == RCODE_NOERROR ? NEGATIVE_TTL : FAILURE_TTL;
-    if (error == RELAY_ERR_DNS_TIMEOUT || lives == 0)
-        return;
-    relay_name_cache_put(&query->resolver->cache, query->name, relay_loop_now(query->resolver->loop) + lives,
-                         error, rcode, query->addresses, error == RELAY_OK ? query->num_addresses : 0);
+    return status == ARES_SUCCESS || status == ARES_ENODATA || status == ARES_ENOTFOUND;
 }
 
+/* A family that failed beside one that has addresses is asked again soon. */
+static uint64_t life_of(const struct query *query, int error, int rcode)
+{
+    if (error == RELAY_ERR_DNS_TIMEOUT)
+        return 0;
+    if (error != RELAY_OK)
+        return rcode == RCODE_NXDOMAIN || rcode == RCODE_NOERROR ? NEGATIVE_TTL : FAILURE_TTL;
+    bool has_both =
+        is_answer(query->questions[FAMILY_A].status) && is_answer(query->questions[FAMILY_AAAA].status);
+    uint64_t most = has_both ? TTL_MAX : FAILURE_TTL;
+    return query->ttl < most ? query->ttl : most;
+}
+
+static void keep(struct query *query, int error, int rcode)
+{
+    struct relay_address sorted[RELAY_RESOLVER_ADDRESSES_MAX];
+    size_t num = error == RELAY_OK ? query->num_addresses : 0;
+    uint64_t lives = life_of(query, error, rcode);
+    if (lives == 0)
+        return;
+    memcpy(sorted, query->addresses, num * sizeof(sorted[0]));
+    relay_address_order(sorted, num);
+    relay_name_cache_put(&query->resolver->cache, query->name, relay_loop_now(query->resolver->loop) + lives,
+                         error, rcode, sorted, num);
+}
+
+/* After the limit of time all is told, but who asks next gets what came. */
 static void on_all_answered(struct query *query)
 {
     int status = worse(query->questions[FAMILY_A].status, query->questions[FAMILY_AAAA].status);
@@ -238,18 +308,11 @@ static void on_all_answered(struct query *query)
                 : status == ARES_ETIMEOUT ? RELAY_ERR_DNS_TIMEOUT
                                           : RELAY_ERR_DNS;
     int rcode = error == RELAY_OK ? RCODE_NOERROR : rcode_of(status);
-    bool is_queued = relay_task_is_queued(&query->task);
-    if (!query->is_told && !is_queued) {
-        relay_address_order(query->addresses, query->num_addresses);
-        keep(query, error, rcode);
+    order(query);
+    if (!query->is_final)
         conclude(query, error, rcode);
-    } else if (error == RELAY_OK) {
-        /* Told (or about to be) without this family; who asks next gets both. */
-        relay_address_order(query->addresses, query->num_addresses);
+    if (!query->is_over || error == RELAY_OK)
         keep(query, error, rcode);
-        if (query->result.error == RELAY_OK)
-            query->result.num_addresses = query->num_addresses;
-    }
 }
 
 static void on_answer(void *arg, int status, int timeouts, unsigned char *answer, int len)
@@ -262,91 +325,24 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *answer
         return; /* relay_resolver_free goes on */
     if (query->pending == 0)
         on_all_answered(query);
-    else if (query->num_addresses > 0 && !query->is_told && !relay_task_is_queued(&query->task))
-        relay_timer_set_after(query->resolver->loop, &query->timer, OTHER_FAMILY);
+    else if (query->num_addresses > 0 && !query->is_final && question->family == FAMILY_AAAA)
+        tell_early(query);
+    else if (query->num_addresses > 0 && !query->is_final)
+        await_ipv6(query);
     free_if_done(query);
 }
 
-/* Either all took too long, or one family did while the other has answered. */
+/* The resolution delay is over, or the limit of time. */
 static void on_timer(struct relay_timer *timer)
 {
     struct query *query = (struct query *)((char *)timer - offsetof(struct query, timer));
-    if (query->num_addresses > 0) {
-        relay_address_order(query->addresses, query->num_addresses);
+    bool is_late = relay_loop_now(query->resolver->loop) >= limit_of(query);
+    if (query->num_addresses > 0 && !is_late)
+        tell_early(query);
+    else if (query->num_addresses > 0)
         conclude(query, RELAY_OK, RCODE_NOERROR);
-    } else {
-        conclude(query, RELAY_ERR_DNS_TIMEOUT, -1);
-    }
-}
-
-/* ---- c-ares on the loop ---- */
-
-static void set_ares_timer(struct relay_resolver *resolver)
-{
-    struct timeval space, *next = ares_timeout(resolver->channel, NULL, &space);
-    if (next == NULL)
-        relay_timer_stop(resolver->loop, &resolver->ares_timer);
     else
-        relay_timer_set_after(resolver->loop, &resolver->ares_timer,
-                              (uint64_t)next->tv_sec * RELAY_SECOND + (uint64_t)next->tv_usec * 1000 +
-                                  RELAY_MS);
-}
-
-static void on_ares_timer(struct relay_timer *timer)
-{
-    struct relay_resolver *resolver =
-        (struct relay_resolver *)((char *)timer - offsetof(struct relay_resolver, ares_timer));
-    ares_process_fd(resolver->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    set_ares_timer(resolver);
-}
-
-static struct watch **find_watch(struct relay_resolver *resolver, ares_socket_t fd)
-{
-    struct watch **at = &resolver->watches;
-    while (*at != NULL && (*at)->fd != fd)
-        at = &(*at)->next;
-    return at;
-}
-
-static void on_io(void *user, int events)
-{
-    struct watch *watch = user;
-    struct relay_resolver *resolver = watch->resolver;
-    ares_socket_t fd = watch->fd;
-    bool is_error = events & RELAY_IO_ERROR;
-    ares_process_fd(resolver->channel, is_error || (events & RELAY_IO_READ) ? fd : ARES_SOCKET_BAD,
-                    is_error || (events & RELAY_IO_WRITE) ? fd : ARES_SOCKET_BAD);
-    /* c-ares may have closed it, and then the watch is gone; after an error nothing is armed. */
-    struct watch *still = *find_watch(resolver, fd);
-    if (still == watch)
-        relay_io_arm(still->io, still->events);
-    set_ares_timer(resolver);
-}
-
-static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
-{
-    struct relay_resolver *resolver = arg;
-    struct watch **at = find_watch(resolver, fd), *watch = *at;
-    if (!readable && !writable) {
-        if (watch == NULL)
-            return;
-        *at = watch->next;
-        relay_io_free(watch->io);
-        free(watch);
-        return;
-    }
-    if (watch == NULL) {
-        watch = calloc(1, sizeof(*watch));
-        struct relay_io *io = watch != NULL ? relay_io_new(resolver->loop, fd, on_io, watch) : NULL;
-        if (io == NULL) { /* unwatched, its questions time out */
-            free(watch);
-            return;
-        }
-        *watch = (struct watch){resolver->watches, fd, resolver, io, 0};
-        resolver->watches = watch;
-    }
-    watch->events = (readable ? RELAY_IO_READ : 0) | (writable ? RELAY_IO_WRITE : 0);
-    relay_io_arm(watch->io, watch->events);
+        conclude(query, RELAY_ERR_DNS_TIMEOUT, -1);
 }
 
 /* ---- asking ---- */
@@ -406,8 +402,8 @@ static void ask_ares(struct query *query)
     for (int i = 0; i < FAMILIES; i++)
         query->questions[i] = (struct question){query, i, -1};
     for (int i = 0; i < FAMILIES; i++)
-        ares_query(resolver->channel, query->name, ns_c_in, types[i], on_answer, &query->questions[i]);
-    set_ares_timer(resolver);
+        relay_resolver_channel_ask(&resolver->channel, query->name, types[i], on_answer,
+                                   &query->questions[i]);
 }
 
 static void answer_localhost(struct query *query)
@@ -427,11 +423,13 @@ static void answer_from_cache(struct query *query, const struct relay_cached_nam
     conclude(query, cached->error, cached->rcode);
 }
 
-static struct query *begin_query(struct relay_resolver *resolver, const char *name, bool is_valid)
+static struct query *begin_query(struct relay_resolver *resolver, const char *name, bool is_valid,
+                                 uint64_t resolution_delay)
 {
     struct query *query = new_query(resolver, name);
     if (query == NULL)
         return NULL;
+    query->resolution_delay = resolution_delay;
     const struct relay_cached_name *cached =
         relay_name_cache_get(&resolver->cache, name, relay_loop_now(resolver->loop));
     if (is_localhost(name))
@@ -451,15 +449,13 @@ void relay_resolver_ask(struct relay_resolver *resolver, struct relay_lookup *lo
     bool is_valid = normalise(text, name);
     struct query *query = find_query(resolver, text);
     if (query == NULL)
-        query = begin_query(resolver, text, is_valid);
+        query = begin_query(resolver, text, is_valid, lookup->resolution_delay);
     if (query == NULL)
         abort(); /* on_resolved could never come; the kernel overcommits, so this is the end anyway */
-    lookup->query = query;
-    lookup->prev = NULL;
-    lookup->next = query->first;
-    if (lookup->next != NULL)
-        lookup->next->prev = lookup;
-    query->first = lookup;
+    lookup->is_told = false;
+    link_lookup(query, lookup);
+    if (query->num_told > 0)
+        relay_task_queue(resolver->loop, &query->task);
 }
 
 void relay_lookup_cancel(struct relay_lookup *lookup)
@@ -467,7 +463,8 @@ void relay_lookup_cancel(struct relay_lookup *lookup)
     struct query *query = lookup->query;
     if (query == NULL)
         return;
-    *(lookup->prev != NULL ? &lookup->prev->next : &query->first) = lookup->next;
+    struct relay_lookup **list = lookup->is_told ? &query->told : &query->untold;
+    *(lookup->prev != NULL ? &lookup->prev->next : list) = lookup->next;
     if (lookup->next != NULL)
         lookup->next->prev = lookup->prev;
     lookup->query = NULL;
@@ -476,46 +473,6 @@ void relay_lookup_cancel(struct relay_lookup *lookup)
 
 /* ---- life ---- */
 
-/* The library's own counter of initialisations is not safe between threads. */
-static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static bool begin_library(void)
-{
-    pthread_mutex_lock(&library_lock);
-    bool ok = ares_library_init(ARES_LIB_INIT_ALL) == ARES_SUCCESS;
-    pthread_mutex_unlock(&library_lock);
-    return ok;
-}
-
-static void end_library(void)
-{
-    pthread_mutex_lock(&library_lock);
-    ares_library_cleanup();
-    pthread_mutex_unlock(&library_lock);
-}
-
-/* NOCHECKRESP: else SERVFAIL and REFUSED come as "connection refused", and the response code is lost. Two
- * tries of 1.5 and 3 seconds fit into the 5 seconds of a lookup. */
-static bool begin_channel(struct relay_resolver *resolver, const struct relay_resolver_config *config)
-{
-    struct ares_options options = {
-        .flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES | ARES_FLAG_NOCHECKRESP | ARES_FLAG_EDNS,
-        .timeout = (int)(config->timeout * 3 / 10 / RELAY_MS),
-        .tries = 2,
-        .ednspsz = 1232,
-        .socket_receive_buffer_size = 1 << 20,
-        .sock_state_cb = on_socket_state,
-        .sock_state_cb_data = resolver,
-    };
-    int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ |
-               ARES_OPT_SOCK_RCVBUF | ARES_OPT_SOCK_STATE_CB;
-    if (ares_init_options(&resolver->channel, &options, mask) != ARES_SUCCESS)
-        return false;
-    resolver->has_channel = true;
-    return config->servers == NULL ||
-           ares_set_servers_ports_csv(resolver->channel, config->servers) == ARES_SUCCESS;
-}
-
 struct relay_resolver *relay_resolver_new(struct relay_loop *loop, const struct relay_resolver_config *config)
 {
     struct relay_resolver *resolver = calloc(1, sizeof(*resolver));
@@ -523,12 +480,9 @@ struct relay_resolver *relay_resolver_new(struct relay_loop *loop, const struct 
         return NULL;
     resolver->loop = loop;
     resolver->timeout = config->timeout;
-    relay_timer_init(&resolver->ares_timer, on_ares_timer);
-    resolver->has_library = begin_library();
-    bool ok = resolver->has_library &&
-              getrandom(&resolver->seed, sizeof(resolver->seed), 0) == sizeof(resolver->seed) &&
+    bool ok = getrandom(&resolver->seed, sizeof(resolver->seed), 0) == sizeof(resolver->seed) &&
               relay_name_cache_init(&resolver->cache, config->cache_names, resolver->seed) == 0 &&
-              begin_channel(resolver, config);
+              relay_resolver_channel_init(&resolver->channel, loop, config->servers, config->timeout) == 0;
     if (!ok) {
         relay_resolver_free(resolver);
         return NULL;
@@ -538,30 +492,16 @@ struct relay_resolver *relay_resolver_new(struct relay_loop *loop, const struct 
 
 void relay_resolver_free(struct relay_resolver *resolver)
 {
-    if (resolver->has_channel)
-        ares_destroy(resolver->channel); /* ends every question with ARES_EDESTRUCTION */
+    relay_resolver_channel_dispose(&resolver->channel); /* ends every question with ARES_EDESTRUCTION */
     while (resolver->queries != NULL)
         free_query(resolver->queries);
-    relay_timer_stop(resolver->loop, &resolver->ares_timer);
     relay_name_cache_dispose(&resolver->cache);
-    if (resolver->has_library)
-        end_library();
     free(resolver);
 }
 
 size_t relay_resolver_servers(const struct relay_resolver *resolver, struct relay_address *out, size_t size)
 {
-    struct ares_addr_port_node *servers = NULL;
-    size_t num = 0;
-    if (ares_get_servers_ports(resolver->channel, &servers) != ARES_SUCCESS)
-        return 0;
-    for (struct ares_addr_port_node *at = servers; at != NULL && num < size; at = at->next) {
-        out[num] = (struct relay_address){.family = at->family == AF_INET6 ? 6 : 4};
-        memcpy(out[num].bytes, &at->addr, at->family == AF_INET6 ? 16 : 4);
-        num++;
-    }
-    ares_free_data(servers);
-    return num;
+    return relay_resolver_channel_servers(&resolver->channel, out, size);
 }
 
 const char *relay_rcode_name(int rcode)

@@ -11,6 +11,7 @@
 #include "lib/wire/address.h"
 
 #define RELAY_RESOLVER_ADDRESSES_MAX 32 /* of one name, both families together; the rest is not looked at */
+#define RELAY_RESOLUTION_DELAY       (50 * RELAY_MS) /* what RFC 8305 section 8 recommends */
 
 struct relay_resolver;
 
@@ -33,17 +34,25 @@ size_t relay_resolver_servers(const struct relay_resolver *resolver, struct rela
 struct relay_resolution {
     int error; /* RELAY_OK, RELAY_ERR_DNS, RELAY_ERR_DNS_TIMEOUT */
     int rcode;
-    const struct relay_address *addresses; /* sorted by RFC 6724 (IPv6 and IPv4 as the system prefers them) */
+    /* What was not told before, sorted by RFC 6724 (IPv6 and IPv4 as the system prefers them). */
+    const struct relay_address *addresses;
     size_t num_addresses;
-    uint64_t took; /* ns; 0 from the cache */
+    bool is_final; /* false: the other family's answer is to come */
+    uint64_t took; /* ns until the first telling; 0 from the cache */
 };
 
-/* Embedded by who asks. on_resolved comes once, from a task, never from inside relay_resolver_ask; the
- * result lives during the call. */
+/* Embedded by who asks. on_resolved comes from a task, never from inside relay_resolver_ask; the result lives
+ * during the call. It comes once, with is_final; or, when one family's answer is much later than the other's
+ * (RFC 8305 section 3), twice: first with the early family and without is_final, and then with the late one,
+ * RELAY_OK and maybe no address, not after the resolver's limit of time. IPv6 addresses do not wait for IPv4,
+ * IPv4 addresses wait `resolution_delay` for IPv6; nothing told is no address: a family that has none waits
+ * for the other. */
 struct relay_lookup {
     void (*on_resolved)(struct relay_lookup *lookup, const struct relay_resolution *resolution);
+    uint64_t resolution_delay; /* ns; of several that ask for one name at once the first one's counts */
     /* private */
     void *query;
+    bool is_told; /* of the early family */
     struct relay_lookup *prev, *next;
 };
 

@@ -4,7 +4,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,14 +23,15 @@ struct relay_tcp_dial {
     struct relay_dial_config config;
     relay_dial_cb cb;
     void *user;
-    uint64_t begun_at;
+    uint64_t begun_at, attempted_at;
     uint16_t port;
+    bool more_follow, is_over; /* is_over: the result is on its way */
     struct relay_timer next_timer, end_timer;
     struct relay_task task;
     size_t num, next, open; /* attempts[next] is the first not begun */
     int error;              /* the most telling one so far */
     struct attempt *winner;
-    struct attempt attempts[];
+    struct attempt attempts[RELAY_RESOLVER_ADDRESSES_MAX];
 };
 
 /* How much an error tells: a target that answers "refused" says more than one that is silent or has no route.
@@ -100,6 +100,7 @@ static void stop(struct relay_tcp_dial *dial)
 static void finish(struct relay_tcp_dial *dial, struct attempt *winner)
 {
     dial->winner = winner;
+    dial->is_over = true;
     if (winner != NULL) {
         relay_io_free(winner->io);
         winner->io = NULL;
@@ -141,13 +142,14 @@ static void begin_next(struct relay_tcp_dial *dial)
     while (dial->next < dial->num) {
         int error = begin_attempt(&dial->attempts[dial->next++]);
         if (error == RELAY_OK) {
+            dial->attempted_at = relay_loop_now(dial->loop);
             if (dial->next < dial->num)
                 relay_timer_set_after(dial->loop, &dial->next_timer, dial->config.attempt_delay);
             return;
         }
         note_error(dial, error);
     }
-    if (dial->open == 0)
+    if (dial->open == 0 && !dial->more_follow)
         finish(dial, NULL);
 }
 
@@ -203,36 +205,58 @@ static void run_task(struct relay_task *task)
     cb(user, fd, fd >= 0 ? &address : NULL, error);
 }
 
+/* Those not tried yet and the new ones take turns; the family that was not tried last begins. */
+static void merge(struct relay_tcp_dial *dial, const struct relay_address *addresses, size_t num)
+{
+    struct relay_address waiting[RELAY_RESOLVER_ADDRESSES_MAX];
+    size_t next = dial->next, room = RELAY_RESOLVER_ADDRESSES_MAX - dial->num, count = 0;
+    num = num < room ? num : room;
+    for (size_t i = 0; i < num; i++)
+        waiting[count++] = addresses[i];
+    for (size_t i = next; i < dial->num; i++)
+        waiting[count++] = dial->attempts[i].address;
+    relay_address_interleave(waiting, count);
+    for (size_t i = 0; i < count; i++)
+        dial->attempts[next + i] = (struct attempt){.dial = dial, .address = waiting[i], .fd = -1};
+    dial->num = next + count;
+}
+
 struct relay_tcp_dial *relay_tcp_dial_start(struct relay_loop *loop, const struct relay_dial_config *config,
                                             const struct relay_address *addresses, size_t num_addresses,
-                                            uint16_t port, relay_dial_cb cb, void *user)
+                                            bool more_follow, uint16_t port, relay_dial_cb cb, void *user)
 {
-    struct relay_address sorted[RELAY_RESOLVER_ADDRESSES_MAX];
-    if (num_addresses > RELAY_RESOLVER_ADDRESSES_MAX)
-        num_addresses = RELAY_RESOLVER_ADDRESSES_MAX;
-    struct relay_tcp_dial *dial = calloc(1, sizeof(*dial) + num_addresses * sizeof(dial->attempts[0]));
+    struct relay_tcp_dial *dial = calloc(1, sizeof(*dial));
     if (dial == NULL)
         return NULL;
-    if (num_addresses > 0)
-        memcpy(sorted, addresses, num_addresses * sizeof(sorted[0]));
-    relay_address_interleave(sorted, num_addresses);
     dial->loop = loop;
     dial->config = *config;
     dial->cb = cb;
     dial->user = user;
     dial->begun_at = relay_loop_now(loop);
     dial->port = port;
-    dial->num = num_addresses;
+    dial->more_follow = more_follow;
     relay_timer_init(&dial->next_timer, on_next_timer);
     relay_timer_init(&dial->end_timer, on_end_timer);
     relay_task_init(&dial->task, RELAY_LEVEL_EVENT, run_task);
     relay_timer_set_after(loop, &dial->end_timer, config->timeout);
     if (num_addresses == 0)
         dial->error = RELAY_ERR_UNREACHABLE;
-    for (size_t i = 0; i < num_addresses; i++)
-        dial->attempts[i] = (struct attempt){.dial = dial, .address = sorted[i], .fd = -1};
+    merge(dial, addresses, num_addresses);
     begin_next(dial);
     return dial;
+}
+
+void relay_tcp_dial_add(struct relay_tcp_dial *dial, const struct relay_address *addresses,
+                        size_t num_addresses)
+{
+    dial->more_follow = false;
+    if (dial->is_over)
+        return;
+    merge(dial, addresses, num_addresses);
+    if (dial->open == 0)
+        begin_next(dial);
+    else if (dial->next < dial->num)
+        relay_timer_set(dial->loop, &dial->next_timer, dial->attempted_at + dial->config.attempt_delay);
 }
 
 void relay_tcp_dial_cancel(struct relay_tcp_dial *dial)

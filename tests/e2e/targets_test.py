@@ -327,6 +327,28 @@ def test_ipv6_that_leads_nowhere(site):
                     assert connection.read(7) == b"by IPv4"
 
 
+def test_family_that_is_known_late(site):
+    """RFC 8305 sections 3 and 5: who has an address begins, and the other family's joins when it comes."""
+    six, four = f"AAAA {TARGET6}", f"A {TARGET}"
+    names = {"refused6.example.": [six, four], "silent6.example.": ["AAAA 2a0e:1::99", four], "refused4.example.": [four, six],
+             "lost4.example.": [six, four], "private6.example.": ["AAAA fd00::1", four]}
+    late = {("refused6.example.", "A"): 0.3, ("silent6.example.", "A"): 0.3, ("refused4.example.", "AAAA"): 0.3,
+            ("lost4.example.", "A"): 60, ("private6.example.", "A"): 0.3}
+    with site.at_target(echo.TcpEcho) as by4, site.at_target(lambda _: echo.TcpEcho(TARGET6)) as by6, \
+            dns.Server(names, late=late, ttl=60) as server:
+        site.start(**{"resolver.servers": [server.address]})
+        for name, port, least, most in [("refused6", by4.port, 0.29, 1.5), ("silent6", by4.port, 0.29, 1.5),
+                                        ("refused4", by6.port, 0.29, 1.5), ("lost4", by6.port, 0, 0.5),
+                                        ("private6", by4.port, 0.29, 1.5)]:
+            with http1.Connection(site.at.clear) as connection:
+                at = time.monotonic()
+                answer = connection.connect(f"{name}.example:{port}", AUTH_LINE)
+                took = time.monotonic() - at
+                assert answer[0] == 200 and least <= took < most, (name, answer, took)
+        with http1.Connection(site.at.clear) as connection:  # both fail: the answer is the target's
+            assert connection.connect(f"refused6.example:{by6.port + 1}", AUTH_LINE)[0] == 502
+
+
 # ---- UDP targets (T38, T41, T51) ----
 
 WATCH_FRAGMENTS = """

@@ -14,10 +14,11 @@ END = b"\0end of the name server\0"
 class Server:
     """A context manager; address: what goes into resolver.servers. names: {"name.": answer}, where an answer is a list of
     records as text ("A 192.0.2.1", "CNAME other."), an rcode's name ("NXDOMAIN"), bytes to send as they are, None (silence),
-    or a function that returns one of these. What is not in names is NXDOMAIN. asked: the names, in order."""
+    or a function that returns one of these. What is not in names is NXDOMAIN. asked: the names, in order.
+    late: {("name.", "A"): seconds that this answer takes}."""
 
-    def __init__(self, names, host="127.0.0.1", ttl=0, port=0):
-        self.names, self.ttl, self.asked = names, ttl, []
+    def __init__(self, names, host="127.0.0.1", ttl=0, port=0, late=None):
+        self.names, self.ttl, self.asked, self.late = names, ttl, [], late or {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((host, port))
         self.port = self._socket.getsockname()[1]
@@ -35,10 +36,15 @@ class Server:
 
     def _run(self):
         while (packet := self._socket.recvfrom(65536))[0] != END:
-            with contextlib.suppress(ConnectionRefusedError):
-                answer = self._answer(dns.message.from_wire(packet[0]))
-                if answer is not None:
-                    self._socket.sendto(answer, packet[1])
+            query = dns.message.from_wire(packet[0])
+            answer = self._answer(query)
+            name, kind = query.question[0].name.to_text().lower(), query.question[0].rdtype.name
+            if answer is not None:
+                threading.Timer(self.late.get((name, kind), 0), self._send, (answer, packet[1])).start()
+
+    def _send(self, answer, to):
+        with contextlib.suppress(OSError):
+            self._socket.sendto(answer, to)
 
     def _answer(self, query):
         question = query.question[0]

@@ -158,7 +158,7 @@ static bool child_token_is_good(const struct relay_request *head)
 
 static void child_on_request(void *user, struct relay_tunnel *tunnel, const struct relay_request *head)
 {
-    static const struct relay_dial_config dial = {250 * RELAY_MS, 5 * RELAY_SECOND};
+    static const struct relay_dial_config dial = {250 * RELAY_MS, 5 * RELAY_SECOND, 0};
     static const struct relay_address loopback = {4, {127, 0, 0, 1}};
     struct child_request *request = calloc(1, sizeof(*request));
     struct relay_host host = {0};
@@ -185,8 +185,8 @@ static void child_on_request(void *user, struct relay_tunnel *tunnel, const stru
         else
             child_refuse(tunnel, 502, NULL);
     } else {
-        request->dial =
-            relay_tcp_dial_start(&child_relay.loop, &dial, &loopback, 1, port, child_on_dialled, request);
+        request->dial = relay_tcp_dial_start(&child_relay.loop, &dial, &loopback, 1, false, port,
+                                             child_on_dialled, request);
     }
 }
 

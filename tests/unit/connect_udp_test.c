@@ -21,12 +21,18 @@
 static struct loopback loopback;
 static int target_fd = -1;
 static char target_path[128], named_path[128];
+static unsigned target_port;
 static uint8_t big[66000];
 
 static const struct fake_name zone[] = {
     {"local.example", .addresses = {"127.0.0.1"}},
     {"private.example", .addresses = {"10.1.2.3"}},
     {"silent.example", .is_silent = true},
+    /* A socket cannot be connected to the broadcast address. */
+    {"late.example", .addresses = {"255.255.255.255"}, .has_late = true, .late = {"127.0.0.1"},
+     .late_after = 50 * RELAY_MS},
+    {"late-none.example", .addresses = {"255.255.255.255"}, .has_late = true, .late_after = 50 * RELAY_MS},
+    {"early.example", .addresses = {"127.0.0.1"}, .has_late = true, .late_after = 60 * RELAY_SECOND},
     {NULL},
 };
 
@@ -46,6 +52,7 @@ static void open_target(void)
     target_fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     assert_int_equal(bind(target_fd, (struct sockaddr *)&address, len), 0);
     assert_int_equal(getsockname(target_fd, (struct sockaddr *)&address, &len), 0);
+    target_port = ntohs(address.sin_port);
     snprintf(target_path, sizeof(target_path), "/.well-known/masque/udp/127.0.0.1/%u/",
              ntohs(address.sin_port));
     snprintf(named_path, sizeof(named_path), "/.well-known/masque/udp/local.example/%u/",
@@ -328,6 +335,38 @@ static void test_unusable_socket(void **state)
     assert_true(stream->is_gone && stream->is_reset);
 }
 
+/* RFC 8305 section 3: the other family is waited for only when no socket can be connected yet. */
+static void test_late_family(void **state)
+{
+    static const struct {
+        const char *name;
+        int status;
+    } rows[] = {{"late.example", 200}, {"early.example", 200}, {"late-none.example", 502}};
+    const char *why;
+    assert_int_equal(relay_acl_add(&loopback.snapshot->connect_udp[0].acl, "+255.255.255.255", &why), 0);
+    for (size_t i = 0; i < 3; i++) {
+        char path[128];
+        snprintf(path, sizeof(path), "/.well-known/masque/udp/%s/%u/", rows[i].name, target_port);
+        struct loopback_stream *stream = loopback_request(&loopback, "connect-udp", path, NULL);
+        loopback_deliver_datagram(stream, 0, "early", 5);
+        loopback_wait(&loopback, stream->status != 0);
+        assert_int_equal(stream->status, rows[i].status);
+        assert_int_equal(fake_resolver_pending(), 0);
+        if (rows[i].status == 200)
+            loopback_wait(&loopback, target_echo() == 1);
+        loopback_vanish(stream);
+        loopback_wait(&loopback, stream->is_gone);
+    }
+    /* The peer goes while the late family is waited for. */
+    char path[128];
+    snprintf(path, sizeof(path), "/.well-known/masque/udp/late.example/%u/", target_port);
+    struct loopback_stream *stream = loopback_request(&loopback, "connect-udp", path, NULL);
+    loopback_turns(&loopback, 5);
+    assert_int_equal(fake_resolver_pending(), 1);
+    loopback_vanish(stream);
+    loopback_wait(&loopback, stream->is_gone);
+}
+
 /* T28: in every state, from the first turn on, and with a lookup that never ends. */
 static void test_vanishing_peers(void **state)
 {
@@ -443,6 +482,7 @@ int main(void)
         TEST(test_idle),
         TEST(test_unusable_socket),
         TEST(test_vanishing_peers),
+        TEST(test_late_family),
         TEST(test_limits),
         TEST(test_without_configuration),
     };

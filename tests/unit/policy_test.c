@@ -14,6 +14,8 @@
 
 static struct loopback loopback;
 static bool is_judged;
+static unsigned times_judged;
+static char early[1024]; /* what was judged first, when it came twice */
 
 static const struct fake_name zone[] = {
     {"public.example", .addresses = {"8.8.4.4", "2606:4700::1111"}},
@@ -24,6 +26,14 @@ static const struct fake_name zone[] = {
     {"dead.example", .error = RELAY_ERR_DNS_TIMEOUT, .rcode = -1},
     {"fail.example", .error = RELAY_ERR_DNS, .rcode = 2},
     {"relay.example", .addresses = {"198.51.100.7", "8.8.8.8"}},
+    {"late.example", .addresses = {"2606:4700::1111"}, .has_late = true, .late = {"8.8.4.4", "10.0.0.1"},
+     .late_after = 20 * RELAY_MS},
+    {"late-private.example", .addresses = {"2606:4700::1111"}, .has_late = true, .late = {"10.0.0.1"},
+     .late_after = 20 * RELAY_MS},
+    {"early-private.example", .addresses = {"fd00::1", "::1"}, .has_late = true, .late = {"8.8.4.4"},
+     .late_after = 20 * RELAY_MS},
+    {"all-private.example", .addresses = {"fd00::1"}, .has_late = true, .late = {"10.0.0.1"},
+     .late_after = 20 * RELAY_MS},
     {NULL},
 };
 
@@ -41,12 +51,29 @@ static int teardown(void **state)
     return 0;
 }
 
-static void on_judged(struct relay_target *target)
+/* "error" or the addresses that may be dialled, separated by spaces. */
+static void print(const struct relay_target *target, char *out, size_t size)
 {
-    is_judged = true;
+    out[0] = '\0';
+    for (size_t i = 0; target->error == 0 && i < target->num_addresses; i++) {
+        char text[RELAY_ADDRESS_TEXT_SIZE];
+        snprintf(out + strlen(out), size - strlen(out), "%s%s", i > 0 ? " " : "",
+                 relay_address_print(&target->addresses[i], text));
+    }
+    if (target->error != 0)
+        snprintf(out, size, "%s%s", relay_error_name(target->error), target->rcode >= 0 ? "+rcode" : "");
 }
 
-/* "error" or the addresses that may be dialled, separated by spaces. */
+static void on_judged(struct relay_target *target)
+{
+    times_judged++;
+    if (target->is_final)
+        is_judged = true;
+    else
+        print(target, early, sizeof(early));
+}
+
+/* What is judged at last. */
 static const char *ask(const struct relay_acl *acl, enum relay_transport transport, const char *name,
                        uint16_t port)
 {
@@ -56,19 +83,33 @@ static const char *ask(const struct relay_acl *acl, enum relay_transport transpo
     assert_int_equal(relay_host_parse(&host, name, strlen(name), RELAY_HOST_BARE), 0);
     relay_target_init(&target, &loopback.env, loopback.snapshot, acl, transport, &host, port);
     is_judged = false;
+    times_judged = 0;
+    early[0] = '\0';
     relay_target_begin(&target, on_judged);
-    assert_false(is_judged);
+    assert_int_equal(times_judged, 0);
     loopback_wait(&loopback, is_judged);
-    answer[0] = '\0';
-    for (size_t i = 0; target.error == 0 && i < target.num_addresses; i++) {
-        char text[RELAY_ADDRESS_TEXT_SIZE];
-        snprintf(answer + strlen(answer), sizeof(answer) - strlen(answer), "%s%s", i > 0 ? " " : "",
-                 relay_address_print(&target.addresses[i], text));
-    }
-    if (target.error != 0)
-        snprintf(answer, sizeof(answer), "%s%s", relay_error_name(target.error),
-                 target.rcode >= 0 ? "+rcode" : "");
+    print(&target, answer, sizeof(answer));
     return answer;
+}
+
+/* RFC 8305 section 3 and T47: each address of the late family is judged too; a refusal counts once. */
+static void test_late_family(void **state)
+{
+    static const struct {
+        const char *name, *early, *late;
+        unsigned refusals;
+    } rows[] = {{"late.example", "2606:4700::1111", "8.8.4.4", 0},
+                {"late-private.example", "2606:4700::1111", "", 0},
+                {"early-private.example", "", "8.8.4.4", 0},
+                {"all-private.example", "", "ADDRESS_PROHIBITED", 1}};
+    struct relay_acl acl = {0};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *late = ask(&acl, RELAY_TRANSPORT_TCP, rows[i].name, 443);
+        assert_string_equal(late, rows[i].late);
+        assert_string_equal(early, rows[i].early);
+        assert_int_equal(times_judged, rows[i].early[0] != '\0' ? 2 : 1);
+        assert_int_equal(loopback.metrics.policy_address, rows[i].refusals);
+    }
 }
 
 static void test_egress(void **state)
@@ -188,6 +229,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_egress, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_family, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_before_dns, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ingress, setup, teardown),
         cmocka_unit_test_setup_teardown(test_own_listener, setup, teardown),

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,7 +27,8 @@
 static struct {
     int fd;
     uint16_t port;
-    pthread_t thread;
+    pthread_t thread, late[16];
+    unsigned num_late;
     atomic_int questions;
 } server;
 
@@ -76,6 +78,31 @@ static void answer_chain(struct reply *reply, uint8_t type)
         answer(reply, second, sizeof(second), TYPE_A, 300, v4, 4);
 }
 
+/* "late4", "late6": the answer for this family comes LATE_MS after its question. */
+#define LATE_MS 300
+
+struct late_answer {
+    struct reply reply;
+    struct sockaddr_storage to;
+    socklen_t to_len;
+};
+
+static void *send_late(void *arg)
+{
+    struct late_answer *late = arg;
+    usleep(LATE_MS * 1000);
+    sendto(server.fd, late->reply.bytes, late->reply.len, 0, (struct sockaddr *)&late->to, late->to_len);
+    free(late);
+    return NULL;
+}
+
+static void answer_late(const struct reply *reply, const struct sockaddr_storage *to, socklen_t to_len)
+{
+    struct late_answer *late = malloc(sizeof(*late));
+    *late = (struct late_answer){*reply, *to, to_len};
+    assert_int_equal(pthread_create(&server.late[server.num_late++], NULL, send_late, late), 0);
+}
+
 /* False: silence. */
 static bool answer_question(struct reply *reply, const char *label, uint8_t type)
 {
@@ -88,6 +115,8 @@ static bool answer_question(struct reply *reply, const char *label, uint8_t type
         *rcode |= 2;
     else if (strcmp(label, "refused") == 0)
         *rcode |= 5;
+    else if (strcmp(label, "late4nx") == 0 && type == TYPE_A)
+        *rcode |= 3;
     else if (strcmp(label, "cname") == 0)
         answer_chain(reply, type);
     else if (strcmp(label, "junk") == 0)
@@ -130,7 +159,11 @@ static void *serve(void *arg)
         reply.bytes[2] = 0x81; /* an answer, recursion desired */
         reply.bytes[3] = 0x80;
         memset(reply.bytes + 6, 0, 6);
-        if (answer_question(&reply, label, type))
+        bool is_late = strncmp(label, "late", 4) == 0 && (label[4] == '4') == (type == TYPE_A);
+        bool is_answered = answer_question(&reply, label, type);
+        if (is_answered && is_late)
+            answer_late(&reply, &from, from_len);
+        else if (is_answered)
             sendto(server.fd, reply.bytes, reply.len, 0, (struct sockaddr *)&from, from_len);
     }
 }
@@ -141,11 +174,12 @@ static struct relay_loop loop;
 static struct relay_metrics metrics;
 static struct relay_resolver *resolver;
 
+/* What was told, both times together. */
 struct asked {
     struct relay_lookup lookup; /* first */
     int told, error, rcode;
-    size_t num;
-    uint64_t took;
+    size_t num, num_early;
+    uint64_t took, told_at;
     struct relay_address addresses[RELAY_RESOLVER_ADDRESSES_MAX];
 };
 static int outstanding;
@@ -157,19 +191,36 @@ static void on_resolved(struct relay_lookup *lookup, const struct relay_resoluti
     asked->error = resolution->error;
     asked->rcode = resolution->rcode;
     asked->took = resolution->took;
-    asked->num = resolution->num_addresses;
-    for (size_t i = 0; i < asked->num; i++)
-        asked->addresses[i] = resolution->addresses[i];
-    if (--outstanding == 0)
+    for (size_t i = 0; i < resolution->num_addresses; i++)
+        asked->addresses[asked->num++] = resolution->addresses[i];
+    if (asked->told == 1)
+        asked->told_at = relay_loop_now(&loop);
+    if (!resolution->is_final)
+        asked->num_early = asked->num;
+    if (resolution->is_final && --outstanding == 0)
         relay_loop_stop(&loop);
 }
 
 static void begin(struct asked *asked, const char *name)
 {
-    *asked = (struct asked){.lookup.on_resolved = on_resolved};
+    *asked =
+        (struct asked){.lookup = {.on_resolved = on_resolved, .resolution_delay = RELAY_RESOLUTION_DELAY}};
     outstanding++;
     relay_resolver_ask(resolver, &asked->lookup, name);
     assert_int_equal(asked->told, 0); /* never from inside the call */
+}
+
+static void on_stop(struct relay_timer *timer)
+{
+    relay_loop_stop(&loop);
+}
+
+static void run_for(uint64_t time)
+{
+    struct relay_timer timer;
+    relay_timer_init(&timer, on_stop);
+    relay_timer_set_after(&loop, &timer, time);
+    relay_loop_run(&loop);
 }
 
 static struct asked ask(const char *name)
@@ -177,7 +228,7 @@ static struct asked ask(const char *name)
     struct asked asked;
     begin(&asked, name);
     relay_loop_run(&loop);
-    assert_int_equal(asked.told, 1);
+    assert_int_equal(asked.told, asked.num_early > 0 ? 2 : 1);
     return asked;
 }
 
@@ -213,6 +264,8 @@ static int teardown(void **state)
         .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(server.port)};
     sendto(server.fd, "", 0, 0, (struct sockaddr *)&at, sizeof(at));
     pthread_join(server.thread, NULL);
+    while (server.num_late > 0)
+        pthread_join(server.late[--server.num_late], NULL);
     close(server.fd);
     relay_resolver_free(resolver);
     relay_loop_dispose(&loop);
@@ -309,14 +362,77 @@ static void silence_ends(void **state)
     assert_int_equal(metrics.dns_timeout, 1);
 }
 
-static void one_family_does_not_wait_long_for_the_other(void **state)
+/* RFC 8305 section 3: IPv4 waits for the resolution delay, IPv6 does not wait; the late family is told as
+ * well, and the cache holds both. */
+static void late_family_is_told(void **state)
 {
+    static const struct {
+        const char *name;
+        uint8_t early;
+        uint64_t least, most;
+    } rows[] = {{"late6.example", 4, 45 * RELAY_MS, 200 * RELAY_MS}, {"late4.example", 6, 0, 40 * RELAY_MS}};
     open_resolver(5 * RELAY_SECOND, 100);
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t before = relay_loop_now(&loop);
+        struct asked asked = ask(rows[i].name);
+        uint64_t early = asked.told_at - before, all = relay_loop_now(&loop) - before;
+        assert_int_equal(asked.error, RELAY_OK);
+        assert_int_equal(asked.num_early, 1);
+        assert_int_equal(asked.num, 2);
+        assert_int_equal(asked.addresses[0].family, rows[i].early);
+        assert_true(has(&asked, 4) && has(&asked, 6));
+        assert_true(early >= rows[i].least && early < rows[i].most);
+        assert_true(all >= (LATE_MS - 20) * RELAY_MS && all < RELAY_SECOND);
+        asked = ask(rows[i].name); /* the cache */
+        assert_int_equal(asked.told, 1);
+        assert_int_equal(asked.num, 2);
+    }
+    assert_int_equal(server.questions, 4);
+    assert_int_equal(metrics.dns_ok, 2);
+    struct asked asked = ask("late4nx.example"); /* the late answer: there is none */
+    assert_int_equal(asked.told, 2);
+    assert_int_equal(asked.error, RELAY_OK);
+    assert_int_equal(asked.num, 1);
+}
+
+/* The late family never comes: its absence is told at the limit of time, and is not believed for long. */
+static void lost_family_ends(void **state)
+{
+    open_resolver(400 * RELAY_MS, 100);
     uint64_t before = relay_loop_now(&loop);
     struct asked asked = ask("half.example");
     assert_int_equal(asked.error, RELAY_OK);
+    assert_int_equal(asked.told, 2);
     assert_int_equal(asked.num, 1);
-    assert_true(relay_loop_now(&loop) - before < 500 * RELAY_MS);
+    assert_true(asked.told_at - before < 200 * RELAY_MS);
+    uint64_t took = relay_loop_now(&loop) - before;
+    assert_true(took > 300 * RELAY_MS && took < 800 * RELAY_MS);
+    run_for(2100 * RELAY_MS);
+    int questions = server.questions;
+    ask("half.example");
+    assert_true(server.questions > questions);
+}
+
+/* One joins before the early family is told, one between the two, and one goes away there. */
+static void joins_between_the_families(void **state)
+{
+    struct asked asked[3];
+    open_resolver(5 * RELAY_SECOND, 100);
+    begin(&asked[0], "late4.example");
+    begin(&asked[1], "late4.example");
+    run_for(100 * RELAY_MS);
+    assert_int_equal(asked[0].told, 1);
+    relay_lookup_cancel(&asked[1].lookup);
+    outstanding--;
+    begin(&asked[2], "late4.example");
+    relay_loop_run(&loop);
+    assert_int_equal(asked[0].told, 2);
+    assert_int_equal(asked[1].told, 1);
+    assert_int_equal(asked[2].told, 2);
+    assert_int_equal(asked[2].num_early, 1);
+    assert_int_equal(asked[2].num, 2);
+    assert_int_equal(server.questions, 2);
+    assert_int_equal(metrics.dns_ok, 1);
 }
 
 static void equal_names_are_asked_once(void **state)
@@ -398,7 +514,7 @@ static void many_addresses_and_names(void **state)
     relay_loop_run(&loop);
     size_t ok = 0;
     for (int i = 0; i < 5000; i++) {
-        assert_int_equal(many[i].told, 1);
+        assert_int_equal(many[i].told, many[i].num_early > 0 ? 2 : 1);
         ok += many[i].error == RELAY_OK;
     }
     assert_true(ok > 0 && ok <= 4096);
@@ -442,7 +558,9 @@ int main(void)
         TEST(ttl_is_kept),
         TEST(aliases_are_followed),
         TEST(silence_ends),
-        TEST(one_family_does_not_wait_long_for_the_other),
+        TEST(late_family_is_told),
+        TEST(lost_family_ends),
+        TEST(joins_between_the_families),
         TEST(equal_names_are_asked_once),
         TEST(cancelled_and_freed_in_flight),
         TEST(asked_again_from_its_callback),

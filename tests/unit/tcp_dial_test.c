@@ -86,19 +86,48 @@ static void fill(const char *text, uint16_t port, int fds[3])
     }
 }
 
-static struct relay_tcp_dial *dial(const char **texts, size_t num, uint16_t port, uint64_t delay,
-                                   uint64_t timeout)
+static struct relay_tcp_dial *begin(const char **texts, size_t num, bool more_follow, uint16_t port,
+                                    uint64_t delay, uint64_t timeout)
 {
     struct relay_address addresses[8];
     for (size_t i = 0; i < num; i++)
         addresses[i] = address(texts[i]);
-    struct relay_dial_config config = {delay, timeout};
+    struct relay_dial_config config = {.attempt_delay = delay, .timeout = timeout};
     int before = told_times;
     struct relay_tcp_dial *made =
-        relay_tcp_dial_start(&loop, &config, addresses, num, port, on_dialled, NULL);
+        relay_tcp_dial_start(&loop, &config, addresses, num, more_follow, port, on_dialled, NULL);
     assert_non_null(made);
     assert_int_equal(told_times, before); /* never from inside the call */
     return made;
+}
+
+static struct relay_tcp_dial *dial(const char **texts, size_t num, uint16_t port, uint64_t delay,
+                                   uint64_t timeout)
+{
+    return begin(texts, num, false, port, delay, timeout);
+}
+
+/* Adds these addresses to a dial after a while. */
+static struct late {
+    struct relay_timer timer;
+    struct relay_tcp_dial *dial;
+    struct relay_address addresses[8];
+    size_t num;
+} late;
+
+static void on_late(struct relay_timer *timer)
+{
+    relay_tcp_dial_add(late.dial, late.addresses, late.num);
+}
+
+static void add_later(struct relay_tcp_dial *to, const char **texts, size_t num, uint64_t after)
+{
+    late.dial = to;
+    late.num = num;
+    for (size_t i = 0; i < num; i++)
+        late.addresses[i] = address(texts[i]);
+    relay_timer_init(&late.timer, on_late);
+    relay_timer_set_after(&loop, &late.timer, after);
 }
 
 static void connects(void **state)
@@ -197,10 +226,69 @@ static void unroutable_and_families(void **state)
     relay_loop_run(&loop);
     assert_int_equal(told_error, RELAY_ERR_UNREACHABLE);
     struct relay_address none[1];
-    struct relay_dial_config config = {RELAY_SECOND, RELAY_SECOND};
-    assert_non_null(relay_tcp_dial_start(&loop, &config, none, 0, 1, on_dialled, NULL));
+    struct relay_dial_config config = {.attempt_delay = RELAY_SECOND, .timeout = RELAY_SECOND};
+    assert_non_null(relay_tcp_dial_start(&loop, &config, none, 0, false, 1, on_dialled, NULL));
     relay_loop_run(&loop);
     assert_int_equal(told_error, RELAY_ERR_UNREACHABLE);
+}
+
+/* RFC 8305 section 3: a dial whose addresses have all failed waits for the other family, and takes it. */
+static void late_addresses_join(void **state)
+{
+    uint16_t port = 0;
+    int listener = listen_at("127.0.0.2", &port, 5);
+    uint64_t before = relay_loop_now(&loop);
+    struct relay_tcp_dial *made =
+        begin((const char *[]){"::1", "255.255.255.255"}, 2, true, port, 60 * RELAY_SECOND, 5 * RELAY_SECOND);
+    add_later(made, (const char *[]){"127.0.0.2"}, 1, 200 * RELAY_MS);
+    relay_loop_run(&loop);
+    assert_int_equal(told_error, RELAY_OK);
+    assert_int_equal(told_address.bytes[3], 2);
+    uint64_t took = relay_loop_now(&loop) - before;
+    assert_true(took >= 190 * RELAY_MS && took < RELAY_SECOND);
+    close(listener);
+}
+
+/* Beside an attempt that hangs they wait for the attempt delay, and stand before what is left of the first
+ * family. */
+static void late_addresses_take_turns(void **state)
+{
+    uint16_t port = 0;
+    int silent = listen_at("127.0.0.2", &port, 0), fds[3];
+    fill("127.0.0.2", port, fds);
+    int listener = listen_at("::1", &port, 5), other = listen_at("127.0.0.3", &port, 5);
+    uint64_t before = relay_loop_now(&loop);
+    struct relay_tcp_dial *made =
+        begin((const char *[]){"127.0.0.2", "127.0.0.3"}, 2, true, port, 200 * RELAY_MS, 5 * RELAY_SECOND);
+    add_later(made, (const char *[]){"::1"}, 1, 50 * RELAY_MS);
+    relay_loop_run(&loop);
+    assert_int_equal(told_error, RELAY_OK);
+    assert_int_equal(told_address.family, 6);
+    uint64_t took = relay_loop_now(&loop) - before;
+    assert_true(took >= 190 * RELAY_MS && took < RELAY_SECOND);
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+    close(silent);
+    close(listener);
+    close(other);
+}
+
+static void no_late_addresses(void **state)
+{
+    uint16_t port = 0;
+    int bound = listen_at("127.0.0.1", &port, -1);
+    struct relay_tcp_dial *made =
+        begin((const char *[]){"127.0.0.1"}, 1, true, port, RELAY_SECOND, 5 * RELAY_SECOND);
+    add_later(made, NULL, 0, 100 * RELAY_MS);
+    relay_loop_run(&loop);
+    assert_int_equal(told_error, RELAY_ERR_REFUSED);
+    begin((const char *[]){"127.0.0.1"}, 1, true, port, RELAY_SECOND, 200 * RELAY_MS);
+    relay_loop_run(&loop);
+    assert_int_equal(told_error, RELAY_ERR_REFUSED); /* more telling than the timeout that ended it */
+    made = begin((const char *[]){"127.0.0.1"}, 1, true, port, RELAY_SECOND, 5 * RELAY_SECOND);
+    relay_tcp_dial_cancel(made);
+    assert_int_equal(told_times, 2);
+    close(bound);
 }
 
 static void no_descriptors(void **state)
@@ -238,6 +326,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(second_answers_while_first_hangs, setup, teardown),
         cmocka_unit_test_setup_teardown(times_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(late_addresses_join, setup, teardown),
+        cmocka_unit_test_setup_teardown(late_addresses_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_late_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(unroutable_and_families, setup, teardown),
         cmocka_unit_test_setup_teardown(no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(cancelled_when_won, setup, teardown),

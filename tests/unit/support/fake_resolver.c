@@ -6,7 +6,9 @@
 #include "lib/wire/error.h"
 
 struct query {
-    struct relay_task task;
+    struct relay_task task; /* first */
+    struct relay_timer timer;
+    bool is_late;
     struct relay_lookup *lookup;
     const struct fake_name *name; /* NULL: NXDOMAIN */
 };
@@ -32,23 +34,43 @@ unsigned fake_resolver_pending(void)
     return pending;
 }
 
+static size_t parse(const char *const texts[8], struct relay_address out[8])
+{
+    size_t num = 0;
+    for (; num < 8 && texts[num] != NULL; num++)
+        relay_address_parse(texts[num], strlen(texts[num]), &out[num]);
+    return num;
+}
+
 static void answer(struct relay_task *task)
 {
     struct query *query = (struct query *)task;
     struct relay_lookup *lookup = query->lookup;
     struct relay_address addresses[8];
-    struct relay_resolution resolution = {.error = RELAY_ERR_DNS, .rcode = 3, .addresses = addresses};
+    struct relay_resolution resolution = {
+        .error = RELAY_ERR_DNS, .rcode = 3, .addresses = addresses, .is_final = true};
     if (query->name != NULL) {
         resolution.error = query->name->error;
         resolution.rcode = query->name->rcode;
-        for (size_t i = 0; i < 8 && query->name->addresses[i] != NULL; i++)
-            relay_address_parse(query->name->addresses[i], strlen(query->name->addresses[i]),
-                                &addresses[resolution.num_addresses++]);
+        resolution.is_final = !query->name->has_late || query->is_late;
+        resolution.num_addresses =
+            parse(query->is_late ? query->name->late : query->name->addresses, addresses);
     }
-    lookup->query = NULL;
-    free(query);
-    pending--;
+    if (!resolution.is_final) {
+        query->is_late = true;
+        relay_timer_set_after(loop_of_fake, &query->timer, query->name->late_after);
+    } else {
+        lookup->query = NULL;
+        free(query);
+        pending--;
+    }
     lookup->on_resolved(lookup, &resolution);
+}
+
+static void on_timer(struct relay_timer *timer)
+{
+    struct query *query = (struct query *)((char *)timer - offsetof(struct query, timer));
+    answer(&query->task);
 }
 
 void relay_resolver_ask(struct relay_resolver *resolver, struct relay_lookup *lookup, const char *name)
@@ -57,6 +79,7 @@ void relay_resolver_ask(struct relay_resolver *resolver, struct relay_lookup *lo
     query->lookup = lookup;
     lookup->query = query;
     relay_task_init(&query->task, RELAY_LEVEL_EVENT, answer);
+    relay_timer_init(&query->timer, on_timer);
     asked++;
     pending++;
     for (const struct fake_name *entry = names; entry->name != NULL; entry++)
@@ -72,6 +95,7 @@ void relay_lookup_cancel(struct relay_lookup *lookup)
     if (query == NULL)
         return;
     relay_task_cancel(&query->task);
+    relay_timer_stop(loop_of_fake, &query->timer);
     free(query);
     lookup->query = NULL;
     pending--;

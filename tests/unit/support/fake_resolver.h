@@ -10,6 +10,9 @@ struct fake_name {
     int error, rcode;
     const char *addresses[8]; /* NULL-terminated */
     bool is_silent;           /* never answers */
+    bool has_late;            /* the addresses are not all; `late` come `late_after` ns later */
+    const char *late[8];
+    uint64_t late_after;
 };
 
 /* The zone, its last entry has no name; a name that is not in it gives NXDOMAIN. Lives as long as it is used.
