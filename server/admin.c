@@ -1,6 +1,7 @@
 #include "server/admin.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "lib/net/acceptor.h"
@@ -48,7 +49,13 @@ static void visit_free(struct visit *visit)
     free_when_done(admin);
 }
 
-static void answer(struct relay_tunnel *tunnel, int status, const char *type, const char *text, size_t len)
+/* One answer. To a HEAD everything but the body. */
+struct page {
+    struct relay_tunnel *tunnel;
+    bool is_head;
+};
+
+static void answer(const struct page *page, int status, const char *type, const char *text, size_t len)
 {
     struct relay_field fields[] = {{RELAY_SLICE("content-type"), relay_slice(type)},
                                    {RELAY_SLICE("cache-control"), RELAY_SLICE("no-store")}};
@@ -56,20 +63,25 @@ static void answer(struct relay_tunnel *tunnel, int status, const char *type, co
                                       .fields = fields,
                                       .num_fields = 2,
                                       .content_length = (int64_t)len,
-                                      .ends = len == 0};
-    if (relay_tunnel_respond(tunnel, &response) != 0)
+                                      .ends = len == 0 || page->is_head};
+    if (relay_tunnel_respond(page->tunnel, &response) != 0)
         return;
-    if (len > 0)
-        relay_tunnel_send(tunnel, (const uint8_t *)text, len);
-    relay_tunnel_send_fin(tunnel);
+    if (!response.ends)
+        relay_tunnel_send(page->tunnel, (const uint8_t *)text, len);
+    relay_tunnel_send_fin(page->tunnel);
 }
 
-static void answer_owned(struct relay_tunnel *tunnel, const char *type, char *text, size_t len)
+static void answer_text(const struct page *page, int status, const char *text)
+{
+    answer(page, status, "text/plain", text, strlen(text));
+}
+
+static void answer_owned(const struct page *page, const char *type, char *text, size_t len)
 {
     if (text != NULL)
-        answer(tunnel, 200, type, text, len);
+        answer(page, 200, type, text, len);
     else
-        answer(tunnel, 500, "text/plain", "out of memory\n", 14);
+        answer_text(page, 500, "out of memory\n");
     free(text);
 }
 
@@ -79,23 +91,21 @@ static void on_request(void *user, struct relay_tunnel *tunnel, const struct rel
 {
     struct visit *visit = user;
     const struct relay_admin_source *source = visit->admin->source;
+    const struct page page = {tunnel, relay_slice_is(request->method, "HEAD")};
     size_t len = 0;
     relay_tunnel_attach(tunnel, &nobody, NULL);
-    if (!relay_slice_is(request->method, "GET")) {
-        answer(tunnel, 405, "text/plain", "GET only\n", 9);
+    if (!page.is_head && !relay_slice_is(request->method, "GET")) {
+        answer_text(&page, 405, "GET or HEAD only\n");
     } else if (relay_slice_is(request->path, "/metrics")) {
         char *text = relay_admin_metrics_text(source, &len);
-        answer_owned(tunnel, "text/plain; version=0.0.4; charset=utf-8", text, len);
+        answer_owned(&page, "text/plain; version=0.0.4; charset=utf-8", text, len);
     } else if (relay_slice_is(request->path, "/status.json")) {
         char *text = relay_admin_status_json(source, relay_loop_now(visit->admin->loop), &len);
-        answer_owned(tunnel, "application/json", text, len);
+        answer_owned(&page, "application/json", text, len);
     } else if (relay_slice_is(request->path, "/healthz")) {
-        if (source->is_draining)
-            answer(tunnel, 503, "text/plain", "draining\n", 9);
-        else
-            answer(tunnel, 200, "text/plain", "ok\n", 3);
+        answer_text(&page, source->is_draining ? 503 : 200, source->is_draining ? "draining\n" : "ok\n");
     } else {
-        answer(tunnel, 404, "text/plain", "/metrics, /status.json or /healthz\n", 35);
+        answer_text(&page, 404, "/metrics, /status.json or /healthz\n");
     }
 }
 

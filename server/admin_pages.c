@@ -92,6 +92,10 @@ char *relay_admin_metrics_text(const struct relay_admin_source *source, size_t *
         print_histogram(out, source, &histograms[i]);
     }
     fprintf(out,
+            "# HELP twohop_log_lines_dropped_total Log lines that could not be written\n"
+            "# TYPE twohop_log_lines_dropped_total counter\ntwohop_log_lines_dropped_total %lu\n",
+            relay_log_dropped());
+    fprintf(out,
             "# HELP twohop_info Version and role\n# TYPE twohop_info "
             "gauge\ntwohop_info{version=\"%s\",role=\"%s\"} 1\n",
             TWOHOP_VERSION, source->role);
@@ -115,8 +119,13 @@ char *relay_admin_status_json(const struct relay_admin_source *source, uint64_t 
                   "uptime_seconds", (json_int_t)((now - source->started_at) / RELAY_SECOND), "workers",
                   (int)source->num_shards - 1, "draining", source->is_draining, "open", open, "totals",
                   counts, "log_lines_dropped", (json_int_t)relay_log_dropped());
-    char *text = status != NULL ? json_dumps(status, JSON_INDENT(2)) : NULL;
+    char *text = NULL;
+    FILE *out = status != NULL ? open_memstream(&text, len) : NULL;
+    bool is_complete = out != NULL && json_dumpf(status, out, JSON_INDENT(2)) == 0 && fputc('\n', out) != EOF;
     json_decref(status);
-    *len = text != NULL ? strlen(text) : 0;
+    if ((out != NULL && fclose(out) != 0) || !is_complete) {
+        free(text);
+        return NULL;
+    }
     return text;
 }

@@ -21,9 +21,10 @@
 struct server {
     const char *file;
     struct relay_config *config;
-    struct relay_snapshot *snapshot; /* the current one */
-    struct relay_loop loop;          /* the main thread's: admin and signals */
-    struct relay_metrics metrics;
+    struct relay_snapshot *snapshot;    /* the current one */
+    struct relay_loop loop;             /* the main thread's: admin and signals */
+    struct relay_metrics metrics;       /* the main thread's own events */
+    struct relay_metrics admin_metrics; /* of admin.listen's visitors: in no total, they are not users */
     struct relay_worker *workers;
     unsigned num_workers, num_joined;
     struct relay_token_accounts *token_accounts; /* lent to the workers, as auth_failures */
@@ -170,7 +171,7 @@ static int start(const struct relay_config *config, char *why, size_t size)
                   "advice", "raise the hard limit of open files (LimitNOFILE=), each tunnel needs up to two");
     if (error == 0 && config->pid_file != NULL)
         error = relay_process_write_pid(config->pid_file, &server.pid_fd, why, size);
-    if (error == 0 && (error = relay_loop_init(&server.loop, &server.metrics)) != 0)
+    if (error == 0 && (error = relay_loop_init(&server.loop, &server.admin_metrics)) != 0)
         snprintf(why, size, "%s", relay_error_text(error));
     if (error == 0 && (error = init_workers(config)) != 0)
         snprintf(why, size, "worker: %s", relay_error_text(error));

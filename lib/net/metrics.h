@@ -68,7 +68,6 @@
     X(dns_cached, "twohop_dns_total", "result=\"cached\"", "Name resolutions")                               \
     X(dial_ok, "twohop_dials_total", "result=\"ok\"", "Connection attempts to targets")                      \
     X(dial_failed, "twohop_dials_total", "result=\"failed\"", "Connection attempts to targets")              \
-    X(log_dropped, "twohop_log_lines_dropped_total", "", "Log lines that could not be written")              \
     X(reload_ok, "twohop_config_reloads_total", "result=\"ok\"", "Reloads")                                  \
     X(reload_failed, "twohop_config_reloads_total", "result=\"failed\"", "Reloads")
 

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
 struct splice {
@@ -48,6 +49,7 @@ static void on_stream_bytes(void *user, uint8_t *bytes, size_t len)
 {
     struct splice *splice = user;
     note_activity(splice);
+    relay_count(splice->tunnel->loop->metrics->bytes_out, len);
     if (relay_tunnel_send(splice->tunnel, bytes, len))
         set_reading(splice);
     else
@@ -89,6 +91,7 @@ static void on_tunnel_bytes(void *user, uint8_t *bytes, size_t len)
 {
     struct splice *splice = user;
     note_activity(splice);
+    relay_count(splice->tunnel->loop->metrics->bytes_in, len);
     if (splice->stream != NULL && !relay_stream_send(splice->stream, bytes, len))
         relay_tunnel_pause(splice->tunnel);
 }

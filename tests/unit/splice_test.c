@@ -189,6 +189,8 @@ static void both_ways_and_both_ends(void **state)
     turns();
     assert_int_equal(ended, 1);
     assert_int_equal(end_error, RELAY_OK);
+    assert_int_equal(metrics.bytes_in, 6);
+    assert_int_equal(metrics.bytes_out, 6);
 }
 
 static void target_ends_first(void **state)
