@@ -113,7 +113,7 @@ static void start_request(struct connection *connection, const struct relay_http
     relay_stream_pause(connection->stream);
     if (head->request.kind == RELAY_KIND_BYTES)
         start_connect(connection, head);
-    else if (head->is_absolute && relay_slice_is(head->request.scheme, "http"))
+    else if (head->request.is_absolute && relay_slice_is(head->request.scheme, "http"))
         start_forward(connection, head);
     else
         refuse(connection, "400 Bad Request", "this is a proxy: it takes CONNECT and http:// URLs");

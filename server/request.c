@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/wire/address.h"
+#include "lib/wire/authority.h"
 #include "lib/wire/error.h"
 
 #define ENTITY_MAX (1024 * 1024)
@@ -141,11 +143,17 @@ static void process(struct request *self)
     h2o_process_request(&self->req);
 }
 
-static void refuse_entity(struct request *self)
+/* Without waiting for what the peer may still send. */
+static void refuse(struct request *self, int status, const char *reason, const char *text)
 {
     self->is_processed = true;
     self->req.http1_is_persistent = 0;
-    h2o_send_error_generic(&self->req, 413, "Content Too Large", "content too large\n", 0);
+    h2o_send_error_generic(&self->req, status, reason, text, 0);
+}
+
+static void refuse_entity(struct request *self)
+{
+    refuse(self, 413, "Content Too Large", "content too large\n");
 }
 
 static void on_bytes(void *user, uint8_t *bytes, size_t len)
@@ -284,6 +292,48 @@ static void copy_head(struct request *self, const struct relay_request *head)
     req->timestamps.request_begin_at = *h2o_get_timestamp(req->conn->ctx, NULL, NULL);
 }
 
+/* ---- requests for another server ---- */
+
+/* Whether the request has the form in which a proxy is asked for an http:// URL: RFC 9112 section 3.2.2, and
+ * on the other versions its scheme, which nobody asks of this server inside TLS. A tunnel's authority is a
+ * handler's matter. */
+static bool is_for_a_proxy(const struct relay_session *session, const struct relay_request *head)
+{
+    if (head->kind != RELAY_KIND_MESSAGE)
+        return false;
+    return session->version == RELAY_HTTP_1_1 ? head->is_absolute
+                                              : !session->is_clear && relay_slice_is(head->scheme, "http");
+}
+
+static bool is_host(const h2o_hostconf_t *conf, const struct relay_host *host, uint16_t port)
+{
+    const char *name = conf->authority.host.base;
+    size_t len = strlen(host->name), suffix_len = conf->authority.host.len - 1;
+    if (conf->authority.port != 65535 /* any */ && conf->authority.port != port)
+        return false;
+    return name[0] == '*' ? len > suffix_len && strcmp(host->name + len - suffix_len, name + 1) == 0
+                          : strcmp(host->name, name) == 0;
+}
+
+/* One of `hosts:`, or an address that we listen on. */
+static bool is_ours(h2o_hostconf_t **hosts, struct relay_slice authority, uint16_t default_port)
+{
+    struct relay_host host;
+    struct relay_address address;
+    uint16_t port;
+    if (authority.base == NULL)
+        return true;
+    if (relay_authority_parse_default(&host, &port, authority.base, authority.len, default_port) != RELAY_OK)
+        return false;
+    for (; *hosts != NULL; hosts++)
+        if (is_host(*hosts, &host, port))
+            return true;
+    return host.kind != RELAY_HOST_NAME &&
+           relay_address_parse(host.name, strlen(host.name), &address) == RELAY_OK &&
+           (relay_own_listener_is(NULL, &address, port, RELAY_TRANSPORT_TCP) ||
+            relay_own_listener_is(NULL, &address, port, RELAY_TRANSPORT_UDP));
+}
+
 void relay_server_request_begin(struct relay_connection *conn, struct relay_tunnel *tunnel,
                                 const struct relay_request *head)
 {
@@ -303,7 +353,12 @@ void relay_server_request_begin(struct relay_connection *conn, struct relay_tunn
     tunnel->host_cb = &host_cb;
     tunnel->host = self;
     relay_tunnel_attach(tunnel, &user_cb, self);
-    if (head->kind != RELAY_KIND_MESSAGE || head->ends)
+    if (is_for_a_proxy(tunnel->session, head) &&
+        !is_ours(conn->h2o.hosts, head->authority, relay_slice_is(head->scheme, "http") ? 80 : 443))
+        refuse(
+            self, 421, "Misdirected Request",
+            "This relay carries http:// URLs only inside a tunnel (CONNECT), as twohop-client sends them.\n");
+    else if (head->kind != RELAY_KIND_MESSAGE || head->ends)
         process(self);
     else if (head->content_length > ENTITY_MAX)
         refuse_entity(self);

@@ -32,6 +32,7 @@ struct relay_request {
     const struct relay_field *fields;
     size_t num_fields;
     int64_t content_length; /* -1: not said */
+    bool is_absolute;       /* HTTP/1.1: the target was in absolute-form, what a proxy gets for http:// */
     bool ends; /* nothing follows the head: no body, or the tunnel is half-closed from the start */
 };
 

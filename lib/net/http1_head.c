@@ -186,7 +186,7 @@ static bool take_absolute(struct relay_http1_head *head, struct relay_slice targ
     size_t len = slash != NULL ? (size_t)(slash - rest.base) : rest.len;
     request->authority = (struct relay_slice){rest.base, len};
     request->path = slash != NULL ? (struct relay_slice){slash, rest.len - len} : RELAY_SLICE("/");
-    head->is_absolute = true;
+    request->is_absolute = true;
     return is_authority(request->authority, false) &&
            relay_field_path_valid(request->path.base, request->path.len);
 }
@@ -229,7 +229,7 @@ int relay_http1_head_parse(struct relay_http1_head *head, char *bytes, size_t le
 {
     memset(head, 0, offsetof(struct relay_http1_head, fields));
     head->body = RELAY_HTTP1_NO_BODY;
-    head->keep_alive = head->is_absolute = head->expects_continue = false;
+    head->keep_alive = head->expects_continue = false;
     int error = find_end(head, bytes, len);
     if (error != RELAY_OK)
         return error;

@@ -19,7 +19,6 @@ struct relay_http1_head {
     enum relay_http1_body body;
     int minor_version;
     bool keep_alive;
-    bool is_absolute;      /* absolute-form: what a proxy gets for http:// */
     bool expects_continue; /* 100 (Continue) is awaited before the body */
     int status;            /* after a failure: what to answer, 400, 431 or 505 */
 };

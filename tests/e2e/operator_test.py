@@ -1,9 +1,10 @@
 """What an operator reads off a relay and asks of it: figures, refusals at start, log files, tokens."""
+import asyncio
 import json
 
 import pytest
 
-from harness import configs, http1, vitals
+from harness import configs, http1, http2, http3, vitals
 
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 
@@ -53,3 +54,69 @@ def test_the_admin_listener(egress):
         assert connection.request("POST", "/healthz", "Content-Length: 0")[0] == 405
     after = relay.vitals.metrics()
     assert after['twohop_requests_total{version="1.1"}'] == before['twohop_requests_total{version="1.1"}'] == 0
+
+
+# ---- requests that are for another server ----
+
+@pytest.fixture
+def two_names(egress, tmp_path):
+    """An egress that is relay.test and *.relays.test too."""
+    paths = {"paths": {"/": {"file.dir": str(tmp_path / "www")}}}
+    (tmp_path / "www").mkdir()
+    return egress(hosts={"default": paths, "relay.test": paths, "*.relays.test": paths})
+
+
+FOREIGN = ["http://page.test/", "http://page.test:8080/index.html", "https://page.test/", "HTTP://192.0.2.7/", "http://relays.test/"]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_http1_urls_of_others_are_refused(two_names, certificates, tls):
+    relay, context = two_names, certificates.client_context(["http/1.1"]) if tls else None
+    port = relay.at.tls if tls else relay.at.clear
+    for target in FOREIGN:
+        with http1.Connection(port, context=context) as connection:
+            status, fields = connection.request("GET", target, AUTH_LINE, host="localhost")
+            assert status == 421, target
+            assert b"CONNECT" in connection.body(fields)
+    with http1.Connection(port, context=context) as connection:
+        connection.send("POST http://page.test/ HTTP/1.1\r\nHost: page.test\r\nContent-Length: 5\r\n\r\n12345")
+        assert connection.head()[0] == 421
+    ours = ["http://relay.test/index.html", "https://a.relays.test/index.html", f"http://127.0.0.1:{port}/index.html"]
+    with http1.Connection(port, context=context) as connection:
+        for target in ours:
+            status, fields = connection.request("GET", target)
+            assert (status, connection.body(fields)) == (200, b"hello from twohop\n"), target
+        for host in ("whoever.test", "192.0.2.9:81"):  # health checks, access by address
+            status, fields = connection.request("GET", "/index.html", host=host)
+            assert (status, connection.body(fields)) == (200, b"hello from twohop\n")
+
+
+def get2(connection, scheme, authority):
+    return connection.open([(":method", "GET"), (":scheme", scheme), (":authority", authority), (":path", "/index.html")], end=True)
+
+
+def test_http2_urls_of_others_are_refused(two_names, certificates):
+    with http2.Connection(two_names.at.tls, context=certificates.client_context(["h2"])) as connection:
+        for scheme, authority, status in (("http", "page.test", 421), ("http", "relay.test", 200), ("https", "page.test", 200),
+                                          ("http", f"127.0.0.1:{two_names.at.tls}", 200), ("http", "192.0.2.7:80", 421)):
+            assert connection.response(get2(connection, scheme, authority))[0] == status, (scheme, authority)
+    with http2.Connection(two_names.at.clear) as connection:
+        assert connection.response(get2(connection, "http", "page.test"))[0] == 200
+
+
+def test_http3_urls_of_others_are_refused(two_names, certificates):
+    async def run():
+        async with http3.client(two_names.at.tls, certificates.ca) as client:
+            for scheme, authority, status in (("http", "page.test", 421), ("https", "page.test", 200)):
+                stream = client.open([(":method", "GET"), (":scheme", scheme), (":authority", authority),
+                                      (":path", "/index.html")], end=True)
+                assert (await client.response(stream))[0] == status
+    asyncio.run(run())
+
+
+def test_connect_udp_in_absolute_form(egress, udp_echo):
+    """As in the example of RFC 9298 section 3.2: its authority is the template's, whatever our names are."""
+    relay = egress()
+    with http1.Connection(relay.at.clear) as connection:
+        path = f"https://proxy.test/.well-known/masque/udp/{udp_echo.host}/{udp_echo.port}/"
+        assert connection.upgrade(path, AUTH_LINE, host="proxy.test")[0] == 101

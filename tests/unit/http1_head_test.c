@@ -157,7 +157,7 @@ static void what_was_parsed_is_shown(void **state)
     text = "POST HTTP://b.example/x HTTP/1.1\r\n" H
            "Content-Length: 007\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     assert_int_equal(parse(text, strlen(text), copy), 0);
-    assert_true(head.is_absolute && head.expects_continue && !head.keep_alive);
+    assert_true(head.request.is_absolute && head.expects_continue && !head.keep_alive);
     assert_int_equal(head.request.content_length, 7);
     assert_int_equal(head.body, RELAY_HTTP1_LENGTH);
     assert_true(relay_slice_is(head.request.authority, "b.example"));
