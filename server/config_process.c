@@ -233,10 +233,14 @@ const struct relay_directive relay_process_directives[] = {
            "public internet and logs no client."),
     CUSTOM("num-threads", apply_num_threads, "a whole number from 1 to 64", "the CPUs of the process",
            "Workers. Each has its own sockets, connections and tunnels."),
-    CUSTOM("user", apply_user, "NAME", NULL,
-           "Started as root, the relay becomes this user before it serves."),
+    CUSTOM(
+        "user", apply_user, "NAME", NULL,
+        "Started as root, the relay becomes this user before it serves. The user must be able to read this "
+        "file, the tokens, certificates and keys, since a reload does: it does not start otherwise."),
     CUSTOM("pid-file", apply_pid_file, "FILE", NULL,
-           "Locked while the relay lives, so that it cannot run twice on the same ports."),
+           "Locked while the relay lives, so that it cannot run twice on the same ports. At the end it is "
+           "removed, or "
+           "emptied where user: may not remove it."),
     CUSTOM("error-log", apply_error_log, "FILE", "standard error", "Where the JSON log lines go."),
     CUSTOM("log-level", apply_log_level, "debug | info | warning | error", "info",
            "The lowest level that is logged."),

@@ -2,9 +2,12 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/wire/error.h"
 #include "server/config.h"
+#include "server/process.h"
+#include "server/reload_files.h"
 #include "server/server.h"
 #include "server/token_new.h"
 
@@ -24,11 +27,16 @@ static int test(const char *file)
 {
     struct relay_config *config;
     char why[RELAY_CONFIG_WHY_SIZE];
-    if (relay_config_load(file, RELAY_CONFIG_TEST, &config, why, sizeof(why)) != 0) {
+    int error = relay_config_load(file, RELAY_CONFIG_TEST, &config, why, sizeof(why));
+    /* Only root can see with the eyes of another. */
+    if (error == 0 && config->user != NULL && geteuid() == 0 &&
+        (error = relay_process_become(config->user, why, sizeof(why))) == 0)
+        error = relay_reload_files_check(config, file, why, sizeof(why));
+    relay_config_free(config);
+    if (error != 0) {
         fprintf(stderr, "%s\n", why);
         return EXIT_FAILED;
     }
-    relay_config_free(config);
     printf("%s: ok\n", file);
     return EXIT_OK;
 }

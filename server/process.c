@@ -49,7 +49,10 @@ int relay_process_write_pid(const char *path, int *fd, char *why, size_t size)
 
 void relay_process_remove_pid(const char *path, int fd)
 {
-    unlink(path);
+    int error = unlink(path);
+    if (error != 0)
+        error = ftruncate(fd, 0);
+    (void)error; /* its lock ends with us, which says enough */
     close(fd);
 }
 

@@ -12,6 +12,7 @@ unsigned long relay_process_raise_descriptors(void);
  * same file says so instead of silently taking half of the connections of the same SO_REUSEPORT port. The
  * descriptor stays open (*fd). */
 int relay_process_write_pid(const char *path, int *fd, char *why, size_t size);
+/* At the end: removes it, or empties it where the user that we have become may not. */
 void relay_process_remove_pid(const char *path, int fd);
 
 /* Becomes the user (name or number) with its groups, for good: no new privileges, no core dumps. Nothing

@@ -14,6 +14,7 @@
 #include "server/admin.h"
 #include "server/listeners.h"
 #include "server/process.h"
+#include "server/reload_files.h"
 #include "server/worker.h"
 
 #define DESCRIPTORS_LOW 4096 /* below this an operator is warned at start */
@@ -183,6 +184,8 @@ static int start(const struct relay_config *config, char *why, size_t size)
         error = open_admin(config, why, size);
     if (error == 0 && config->user != NULL)
         error = relay_process_become(config->user, why, size);
+    if (error == 0 && config->user != NULL)
+        error = relay_reload_files_check(config, server.file, why, size);
     return error;
 }
 

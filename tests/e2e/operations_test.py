@@ -2,12 +2,14 @@
 import asyncio
 import hashlib
 import os
+import pathlib
 import pwd
 import selectors
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -15,7 +17,7 @@ import h2.connection
 import pytest
 import yaml
 
-from harness import configs, http1, http2, http3, process, rebinding, vitals
+from harness import configs, http1, http2, http3, pki, process, rebinding, vitals
 
 AUTH = ("proxy-authorization", configs.BEARER)
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
@@ -331,13 +333,39 @@ def test_the_pid_file_is_locked(egress, tmp_path):
     assert not pid_file.exists()
 
 
-def test_the_user_is_dropped(egress, tmp_path, tcp_echo, certificates):
+class Lent:
+    """An egress that becomes nobody, in a folder that nobody may enter: key and tokens are root's and lent to its group."""
+
+    def __init__(self, folder, group):
+        self.folder, self._group = folder, group
+        folder.chmod(0o755)
+        self.config = configs.egress(pki.Pki(folder), folder, configs.Ports(), user="nobody")
+        self.clear = self.config["listen"][2]["port"]
+        for name in ("server.key", "tokens"):
+            self.lend(folder / name)
+
+    @staticmethod
+    def lend(path):
+        os.chown(path, 0, pwd.getpwnam("nobody").pw_gid)
+        path.chmod(0o750 if path.is_dir() else 0o640)
+
+    def start(self, **more):
+        started = self._group.start(self.config | more)
+        started.vitals = vitals.Vitals(started)
+        return started
+
+
+@pytest.fixture
+def lent():
     if os.geteuid() != 0:
         pytest.fail("needs root; ./tests/run sees to it")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.owner() == "root" and str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    relay = egress(user="nobody")
+    # Not pytest's folder, which is closed to others again by every other run.
+    with tempfile.TemporaryDirectory() as folder, process.Group(process.Relay, pathlib.Path(folder)) as group:
+        yield Lent(pathlib.Path(folder), group)
+
+
+def test_the_user_is_dropped(lent, tcp_echo):
+    relay = lent.start()
     with open(f"/proc/{relay.pid}/status") as file:
         status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     nobody = str(pwd.getpwnam("nobody").pw_uid)
@@ -345,8 +373,37 @@ def test_the_user_is_dropped(egress, tmp_path, tcp_echo, certificates):
     assert "0" not in status["Gid"].split() and "0" not in status["Groups"].split()
     assert int(status["CapEff"], 16) == 0 and int(status["CapPrm"], 16) == 0
     assert status["NoNewPrivs"].strip() == "1"
-    with vitals.Bystander(relay.at.clear, tcp_echo):
+    with vitals.Bystander(lent.clear, tcp_echo):
         pass
+
+
+def test_the_user_can_reload(lent, tcp_echo):
+    """The pid file lies where the user may not write: it is emptied."""
+    pid_file = lent.folder / "relay.pid"
+    relay = lent.start(**{"pid-file": str(pid_file)})
+    assert int(pid_file.read_text()) == relay.pid
+    secret = "another-secret-of-some-length"
+    configs.token_file(lent.folder, (("bob", secret),))
+    reload(relay)
+    with http1.Connection(lent.clear) as connection:
+        assert connection.connect(tcp_echo.authority, f"Proxy-Authorization: Bearer {secret}")[0] == 200
+    relay.stop()
+    assert pid_file.read_text() == ""
+
+
+@pytest.mark.parametrize("which", ["tokens", "server.key", "server.pem", "egress.yaml", "."])
+def test_a_user_that_could_not_reload(lent, which):
+    path, closed = lent.folder / "egress.yaml", lent.folder / which
+    path.write_text(yaml.safe_dump(lent.config, sort_keys=False))
+    os.chown(closed, 0, 0)
+    closed.chmod(0o700 if which == "." else 0o600)
+    for test in ([], ["-t"]):
+        ended = subprocess.run([process.BUILD / "twohop", *test, "-c", path], env=process.environment(), capture_output=True,
+                               text=True, timeout=20)
+        assert ended.returncode == 1 and "user nobody cannot read" in ended.stderr, ended.stderr
+        assert f"chgrp nogroup {closed} && chmod" in ended.stderr, ended.stderr
+    lent.lend(closed)
+    subprocess.run([process.BUILD / "twohop", "-t", "-c", path], env=process.environment(), timeout=20, check=True)
 
 
 # ---- workers (T29, steering) ----
