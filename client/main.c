@@ -12,6 +12,7 @@
 #include "client/config.h"
 #include "client/front.h"
 #include "client/front_forward.h"
+#include "lib/net/hosts_file.h"
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
@@ -90,7 +91,8 @@ static void raise_descriptors(void)
 
 static const char *init_environment(void)
 {
-    static const struct relay_resolver_config resolver = {.timeout = 5 * RELAY_SECOND, .cache_names = 100};
+    static const struct relay_resolver_config resolver = {
+        .timeout = 5 * RELAY_SECOND, .cache_names = 100, .hosts_file = RELAY_HOSTS_FILE};
     if (relay_loop_init(&client.loop, &client.metrics) != 0)
         return "cannot make an event loop: out of memory or descriptors";
     client.environment.loop = &client.loop;

@@ -5,6 +5,7 @@
 #include <h2o.h>
 #include <h2o/configurator.h>
 
+#include "lib/net/hosts_file.h"
 #include "modules/limits_config.h"
 #include "modules/proxy_config.h"
 
@@ -103,6 +104,8 @@ int relay_config_check_finish(struct relay_config *config)
         return refuse(root, NULL, "at least one listen:");
     if (check_auth(config) != 0 || check_proxy(config) != 0 || check_limits(config) != 0)
         return -1;
+    if (snapshot->role == RELAY_ROLE_INGRESS) /* its only names are its operator's, those of relays: */
+        config->resolver.hosts_file = RELAY_HOSTS_FILE;
     if (snapshot->proxy_name == NULL)
         snapshot->proxy_name =
             strdup(snapshot->role == RELAY_ROLE_INGRESS ? "twohop-ingress" : "twohop-egress");

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "lib/net/address_order.h"
+#include "lib/net/hosts_file.h"
 #include "lib/net/resolver_channel.h"
 #include "lib/net/metrics.h"
 #include "lib/net/name_cache.h"
@@ -19,6 +20,7 @@
 #define TTL_MAX        (3600 * RELAY_SECOND)
 #define NEGATIVE_TTL   (10 * RELAY_SECOND) /* NXDOMAIN and no addresses */
 #define FAILURE_TTL    (2 * RELAY_SECOND)  /* SERVFAIL and the like */
+#define HOSTS_TTL      (10 * RELAY_SECOND)
 #define RCODE_NOERROR  0
 #define RCODE_SERVFAIL 2
 #define RCODE_NXDOMAIN 3
@@ -53,6 +55,7 @@ struct relay_resolver {
     struct relay_loop *loop;
     struct relay_resolver_channel channel;
     uint64_t timeout;
+    const char *hosts_file;
     struct relay_name_cache cache;
     struct query *buckets[BUCKETS], *queries;
     size_t num_queries;
@@ -423,6 +426,24 @@ static void answer_from_cache(struct query *query, const struct relay_cached_nam
     conclude(query, cached->error, cached->rcode);
 }
 
+/* False: the name is not in the file. */
+static bool answer_from_hosts(struct query *query)
+{
+    struct relay_resolver *resolver = query->resolver;
+    if (resolver->hosts_file == NULL)
+        return false;
+    query->num_addresses = relay_hosts_file_find(resolver->hosts_file, query->name, query->addresses,
+                                                 RELAY_RESOLVER_ADDRESSES_MAX);
+    if (query->num_addresses == 0)
+        return false;
+    query->is_cached = true;
+    order(query);
+    relay_name_cache_put(&resolver->cache, query->name, query->asked_at + HOSTS_TTL, RELAY_OK, RCODE_NOERROR,
+                         query->addresses, query->num_addresses);
+    conclude(query, RELAY_OK, RCODE_NOERROR);
+    return true;
+}
+
 static struct query *begin_query(struct relay_resolver *resolver, const char *name, bool is_valid,
                                  uint64_t resolution_delay)
 {
@@ -436,6 +457,8 @@ static struct query *begin_query(struct relay_resolver *resolver, const char *na
         answer_localhost(query);
     else if (cached != NULL)
         answer_from_cache(query, cached);
+    else if (is_valid && answer_from_hosts(query))
+        return query;
     else if (!is_valid || resolver->num_queries > QUERIES_MAX)
         conclude(query, RELAY_ERR_DNS, -1);
     else
@@ -480,6 +503,7 @@ struct relay_resolver *relay_resolver_new(struct relay_loop *loop, const struct 
         return NULL;
     resolver->loop = loop;
     resolver->timeout = config->timeout;
+    resolver->hosts_file = config->hosts_file;
     bool ok = getrandom(&resolver->seed, sizeof(resolver->seed), 0) == sizeof(resolver->seed) &&
               relay_name_cache_init(&resolver->cache, config->cache_names, resolver->seed) == 0 &&
               relay_resolver_channel_init(&resolver->channel, loop, config->servers, config->timeout) == 0;

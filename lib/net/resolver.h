@@ -16,9 +16,12 @@
 struct relay_resolver;
 
 struct relay_resolver_config {
-    const char *servers; /* "192.0.2.1:53,[2001:db8::1]:53"; NULL: the system's (resolv.conf) */
-    uint64_t timeout;    /* ns for a whole lookup; 5 s */
-    size_t cache_names;  /* entries kept; 10 000 */
+    const char *servers;    /* "192.0.2.1:53,[2001:db8::1]:53"; NULL: the system's (resolv.conf) */
+    uint64_t timeout;       /* ns for a whole lookup; 5 s */
+    size_t cache_names;     /* entries kept; 10 000 */
+    const char *hosts_file; /* lives as long as the resolver; a name that is in it is not asked of DNS. NULL:
+                               none. For names that our own side chose: it is read without regard to the time
+                               that takes, once in 10 s for each name at most */
 };
 
 /* NULL: out of memory, or `servers` cannot be parsed. */

@@ -65,6 +65,27 @@ def test_both_hops_by_name(site, http):
         assert set(at_client.asked) == {"ingress.test."} and set(at_ingress.asked) == {"egress.test."}
 
 
+@pytest.mark.parametrize("http", ["3", "2"])
+def test_both_hops_by_hosts_file(site, http):
+    """The client's and the ingress's /etc/hosts name the hops; nobody's DNS answers."""
+    site.client.know({"ingress.test": hops.INGRESS})
+    site.ingress.know({"egress.test": hops.EGRESS})
+    site.start_relays(hop2="egress.test", **{"resolver.servers": ["127.0.0.1:9"]})
+    site.start_client(hop1="ingress.test", http=http)
+    exchange(site)
+
+
+def test_targets_are_not_in_the_hosts_file(site):
+    """The egress asks DNS alone: what its operator calls a machine is no business of its users."""
+    site.egress.know({"target.test": "127.0.0.1"})
+    site.start_relays()
+    site.start_client()
+    with site.egress.inside():
+        tcp = echo.TcpEcho()
+    with tcp, site.client.inside(), http1.Connection(site.http) as connection:
+        assert connection.connect(f"target.test:{tcp.port}")[0] == 502
+
+
 @pytest.mark.parametrize("http", ["3", "2", "auto"])
 @pytest.mark.parametrize("records", [
     [f"AAAA {DEAD6}", f"A {hops.INGRESS}"],
@@ -88,3 +109,17 @@ def test_dead_ipv6_and_no_udp(site):
                          f"udp dport {site.ingress_at.tls} drop; }}; }}")
         text, took = site.check(hop1="ingress.test")
     assert took < 900 and "HTTP/2" in text.splitlines()[0], text
+
+
+@pytest.mark.parametrize("http", ["3", "2", "auto"])
+@pytest.mark.parametrize("kind, records", [
+    ("A", [f"AAAA {DEAD6}", f"A {hops.INGRESS}"]), ("AAAA", [f"A {DEAD4}", f"AAAA {hops.INGRESS6}"]),
+    ("A", ["AAAA 2001:db8::1", f"A {hops.INGRESS}"]),
+], ids=["dead-aaaa", "dead-a", "unroutable-aaaa"])
+def test_the_good_family_is_known_late(site, http, kind, records):
+    with site.client.inside():
+        server = dns.Server({"ingress.test.": records}, port=53, late={("ingress.test.", kind): 0.4})
+    with server:
+        site.start_relays()
+        text, took = site.check(hop1="ingress.test", http=http)
+    assert took < 1200, text

@@ -63,9 +63,16 @@ class Host:
 
     def resolve_with(self, server):
         """The nameserver of what is started with `prefix`: its resolv.conf, over the machine's own."""
+        self._own("resolv.conf", f"nameserver {server}\n")
+
+    def know(self, hosts):
+        """{name: address}: the /etc/hosts of what is started with `prefix`."""
+        self._own("hosts", "".join(f"{address} {name}\n" for name, address in hosts.items()))
+
+    def _own(self, file, text):
         folder = pathlib.Path("/etc/netns") / self.name
-        folder.mkdir(parents=True)
-        (folder / "resolv.conf").write_text(f"nameserver {server}\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text)
 
     def remove(self):
         ip("netns", "delete", self.name)

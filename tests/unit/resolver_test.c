@@ -232,11 +232,14 @@ static struct asked ask(const char *name)
     return asked;
 }
 
+static const char *hosts_file;
+
 static void open_resolver(uint64_t timeout, size_t cache_names)
 {
     char servers[32];
     snprintf(servers, sizeof(servers), "127.0.0.1:%u", server.port);
-    resolver = relay_resolver_new(&loop, &(struct relay_resolver_config){servers, timeout, cache_names});
+    resolver =
+        relay_resolver_new(&loop, &(struct relay_resolver_config){servers, timeout, cache_names, hosts_file});
     assert_non_null(resolver);
 }
 
@@ -244,6 +247,7 @@ static int setup(void **state)
 {
     memset(&metrics, 0, sizeof(metrics));
     outstanding = 0;
+    hosts_file = NULL;
     if (relay_loop_init(&loop, &metrics) != 0)
         return -1;
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -498,6 +502,29 @@ static void localhost_is_loopback(void **state)
     assert_int_equal(server.questions, 2);
 }
 
+/* A name in the file is not asked of DNS; without the file it is, and so is every other. */
+static void hosts_are_found(void **state)
+{
+    char path[] = "/tmp/twohop-hosts-XXXXXX";
+    int fd = mkstemp(path);
+    assert_int_equal(write(fd, "192.0.2.9 nx.example\n2001:db8::9 nx.example\n", 45), 45);
+    close(fd);
+    hosts_file = path;
+    open_resolver(5 * RELAY_SECOND, 100);
+    for (int i = 0; i < 2; i++) {
+        struct asked asked = ask("NX.example.");
+        assert_int_equal(asked.error, RELAY_OK);
+        assert_int_equal(asked.num, 2);
+        unlink(path); /* the second time it is the cache */
+    }
+    assert_int_equal(server.questions, 0);
+    assert_int_equal(ask("servfail.example").rcode, 2);
+    relay_resolver_free(resolver);
+    hosts_file = NULL;
+    open_resolver(5 * RELAY_SECOND, 100);
+    assert_int_equal(ask("nx.example").rcode, 3);
+}
+
 static void many_addresses_and_names(void **state)
 {
     open_resolver(5 * RELAY_SECOND, 50);
@@ -526,10 +553,11 @@ static void many_addresses_and_names(void **state)
 static void its_servers(void **state)
 {
     struct relay_address servers[4], expected;
-    resolver = relay_resolver_new(&loop, &(struct relay_resolver_config){"not an address", RELAY_SECOND, 10});
+    resolver =
+        relay_resolver_new(&loop, &(struct relay_resolver_config){"not an address", RELAY_SECOND, 10, NULL});
     assert_null(resolver);
     resolver = relay_resolver_new(
-        &loop, &(struct relay_resolver_config){"192.0.2.1:53,[2001:db8::1]:5353", RELAY_SECOND, 10});
+        &loop, &(struct relay_resolver_config){"192.0.2.1:53,[2001:db8::1]:5353", RELAY_SECOND, 10, NULL});
     assert_non_null(resolver);
     assert_int_equal(relay_resolver_servers(resolver, servers, 4), 2);
     assert_int_equal(relay_address_parse("2001:db8::1", 11, &expected), 0);
@@ -565,6 +593,7 @@ int main(void)
         TEST(cancelled_and_freed_in_flight),
         TEST(asked_again_from_its_callback),
         TEST(localhost_is_loopback),
+        TEST(hosts_are_found),
         TEST(many_addresses_and_names),
         TEST(its_servers),
         TEST(names_of_response_codes),
