@@ -15,10 +15,9 @@
 #include "lib/wire/error.h"
 
 #define KEEP_ALIVE (20 * RELAY_SECOND) /* under the 30 s that address translators and other relays grant */
-/* What a relay behind this hop may send us in one packet: what a path of 1500 bytes leaves after one hop, and
- * 35 bytes less for each hop more (facts: MTU). */
-#define WAY_BACK_MAX 1350
-#define WAY_BACK_HOP 35
+/* What a hop takes of each packet that it carries: 30 bytes of a packet with a DATAGRAM frame in it, quarter
+ * stream ID and context ID. */
+#define HOP_OVERHEAD 32
 
 static enum relay_level level_of(const struct relay_hop *hop)
 {
@@ -122,7 +121,7 @@ void relay_attempt_start_http3(struct relay_attempt *attempt, const struct relay
     if (carrier != NULL) {
         config.is_nested = true;
         config.initial_rtt = relay_quic_conn_srtt(quic_of(carrier));
-        config.max_udp_payload = WAY_BACK_MAX - WAY_BACK_HOP * (hop->params.number - 2);
+        config.max_udp_payload = relay_quic_conn_ceiling(quic_of(carrier)) - HOP_OVERHEAD;
         path = relay_hop_open_path(hop, carrier, attempt);
     } else {
         struct sockaddr_storage peer;

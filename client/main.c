@@ -138,6 +138,16 @@ static int listen_fronts(char *text, size_t size)
     return error;
 }
 
+/* The only place that tells what was lost: the client has no admin listener. */
+static void log_closed(void)
+{
+    const struct relay_metrics *metrics = &client.metrics;
+    relay_log(RELAY_LOG_INFO, "closed", "s:{s:I, s:I, s:I, s:I, s:I}", "dropped", "too_big",
+              (long long)metrics->drop_too_big, "blocked", (long long)metrics->drop_blocked, "before_accept",
+              (long long)metrics->drop_early, "bad_packet", (long long)metrics->drop_packet, "socket_error",
+              (long long)metrics->drop_socket);
+}
+
 static int serve(void)
 {
     char text[512] = "";
@@ -147,7 +157,7 @@ static int serve(void)
     relay_chain_start(client.chain);
     relay_log(RELAY_LOG_INFO, "ready", NULL);
     relay_loop_run(&client.loop);
-    relay_log(RELAY_LOG_INFO, "closed", NULL);
+    log_closed();
     return EXIT_SUCCESS;
 }
 

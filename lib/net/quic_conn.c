@@ -167,6 +167,15 @@ static void on_timer(struct relay_timer *timer)
 
 /* ---- what comes ---- */
 
+/* A client that announces little is at the far end of a narrow path, and does not know how narrow. Its
+ * transport parameters come with its first flight. */
+static void heed_way_back(struct relay_quic_conn *conn)
+{
+    const ngtcp2_transport_params *params = ngtcp2_conn_get_remote_transport_params(conn->qc);
+    if (params != NULL && params->max_udp_payload_size < PACKET_SIZE_MAX)
+        relay_quic_mtu_begin_least(&conn->mtu);
+}
+
 void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *local,
                           const struct sockaddr *peer, const uint8_t *packet, size_t len, uint8_t ecn)
 {
@@ -183,6 +192,8 @@ void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *l
         relay_quic_conn_fail(conn, code);
     else
         conn->last_received = now;
+    if (conn->is_server && !conn->is_ready)
+        heed_way_back(conn);
     relay_task_queue(conn->loop, &conn->flush);
 }
 
@@ -335,8 +346,13 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     fill_params(&params, config->limits, false);
     if (config->initial_rtt != 0)
         settings.initial_rtt = config->initial_rtt;
-    if (config->max_udp_payload != 0)
-        params.max_udp_payload_size = config->max_udp_payload < 1200 ? 1200 : config->max_udp_payload;
+    conn->ceiling = path->ops->mtu(path);
+    if (config->max_udp_payload != 0) {
+        conn->ceiling = config->max_udp_payload;
+        if (conn->ceiling < NGTCP2_MAX_UDP_PAYLOAD_SIZE)
+            conn->ceiling = NGTCP2_MAX_UDP_PAYLOAD_SIZE;
+        params.max_udp_payload_size = conn->ceiling;
+    }
     relay_quic_random(dcid.data, dcid.datalen, NULL);
     relay_quic_random(scid.data, scid.datalen, NULL);
     ngtcp2_path ng_path = path_of(path);
@@ -497,4 +513,9 @@ void relay_quic_conn_keep_alive(struct relay_quic_conn *conn, bool on)
                                            on && conn->keep_alive != 0 ? conn->keep_alive : UINT64_MAX);
         relay_quic_conn_mark_dirty(conn); /* the timer */
     }
+}
+
+size_t relay_quic_conn_ceiling(struct relay_quic_conn *conn)
+{
+    return conn->ceiling < PACKET_SIZE_MAX ? conn->ceiling : PACKET_SIZE_MAX;
 }

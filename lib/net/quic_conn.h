@@ -74,8 +74,8 @@ struct relay_quic_client_config {
     enum relay_level level;
     uint64_t initial_rtt;   /* ns; 0: the default of 100 ms. A nested hop: the srtt of the hop below */
     size_t max_udp_payload; /* our transport parameter for the way back; 0: the default */
-    bool is_nested;         /* over a tunnel: PMTUD sizes of nested paths */
-    uint64_t keep_alive;    /* ns; 0: none */
+    bool is_nested;      /* over a tunnel: begins with packets of 1200 bytes, PMTUD sizes of nested paths */
+    uint64_t keep_alive; /* ns; 0: none */
 };
 struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay_packet_path *path,
                                            const struct relay_quic_client_config *config,
@@ -123,6 +123,9 @@ struct relay_loop *relay_quic_conn_loop(struct relay_quic_conn *conn);
 const struct sockaddr *relay_quic_conn_peer(struct relay_quic_conn *conn);
 const struct sockaddr *relay_quic_conn_local(struct relay_quic_conn *conn);
 uint64_t relay_quic_conn_srtt(struct relay_quic_conn *conn); /* ns */
+/* Of a client: the largest packet that may ever come to it. What the route's MTU leaves, for a nested
+ * connection what it announced itself. */
+size_t relay_quic_conn_ceiling(struct relay_quic_conn *conn);
 bool relay_quic_conn_is_ready(struct relay_quic_conn *conn); /* the handshake is complete */
 /* There is something to pull: flush at the end of this turn. May be called from anywhere. */
 void relay_quic_conn_mark_dirty(struct relay_quic_conn *conn);

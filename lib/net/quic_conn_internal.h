@@ -59,6 +59,7 @@ struct relay_quic_conn {
     ngtcp2_ccerr ccerr;
     int close_error;
     uint64_t close_code;
+    size_t ceiling;       /* a client's: see relay_quic_conn_ceiling */
     size_t peer_datagram; /* the peer's max_datagram_frame_size; 0: none */
     uint64_t max_streams;
     uint64_t last_received, flight_since; /* ns: for relay_quic_conn_is_silent */

@@ -21,12 +21,12 @@
 
 void relay_quic_mtu_init(struct relay_quic_mtu *mtu, bool is_ipv6, bool is_nested, size_t path_mtu)
 {
-    static const uint16_t sockets[] = {1350, 1400, 1452}, nested[] = {1220, 1250, 1300, 1350, 1417};
+    static const uint16_t sockets[] = {1350, 1318, 1285, 1400, 1452},
+                          nested[] = {1318, 1285, 1250, 1365, 1417};
     const uint16_t *sizes = is_nested ? nested : sockets;
-    size_t count = is_nested ? sizeof(nested) / sizeof(nested[0]) : sizeof(sockets) / sizeof(sockets[0]);
     memset(mtu, 0, sizeof(*mtu));
-    mtu->start = is_ipv6 ? START_IPV6 : START_IPV4;
-    for (size_t i = 0; i < count; i++)
+    mtu->start = is_nested ? LEAST : is_ipv6 ? START_IPV6 : START_IPV4;
+    for (size_t i = 0; i < RELAY_QUIC_MTU_PROBES; i++)
         if (sizes[i] > mtu->start && (is_nested || sizes[i] <= path_mtu))
             mtu->probes[mtu->num_probes++] = sizes[i];
     relay_quic_mtu_restart(mtu);
@@ -35,11 +35,17 @@ void relay_quic_mtu_init(struct relay_quic_mtu *mtu, bool is_ipv6, bool is_neste
 void relay_quic_mtu_restart(struct relay_quic_mtu *mtu)
 {
     mtu->cap = mtu->start;
+    mtu->too_big = SIZE_MAX;
     mtu->next = 0;
     mtu->sent = mtu->idle = 0;
     mtu->decide_at = mtu->look_at = mtu->look_wait = 0;
     mtu->narrow_since = mtu->raise_at = mtu->wait = 0;
     mtu->former = mtu->largest = mtu->seen_flight = 0;
+}
+
+void relay_quic_mtu_begin_least(struct relay_quic_mtu *mtu)
+{
+    mtu->cap = mtu->start = LEAST;
 }
 
 static void fall(struct relay_quic_mtu *mtu, size_t size, uint64_t now)
@@ -99,9 +105,11 @@ size_t relay_quic_mtu_probe_size(const struct relay_quic_mtu *mtu, size_t path_m
     if (!relay_quic_mtu_is_probing(mtu) || mtu->probes[mtu->next] > path_mtu)
         return 0;
     size_t size = mtu->probes[mtu->next];
-    /* With a probe on its way its follower must have room as well: that it comes is the answer. */
-    if (mtu->sent > 0 && mtu->next + 1 < mtu->num_probes && mtu->probes[mtu->next + 1] <= path_mtu)
-        size = mtu->probes[mtu->next + 1];
+    /* With a probe on its way the larger one that may follow must have room as well: that it comes is the
+     * answer. */
+    for (size_t i = mtu->next + 1; mtu->sent > 0 && i < mtu->num_probes; i++)
+        if (mtu->probes[i] > size && mtu->probes[i] < mtu->too_big)
+            return mtu->probes[i] <= path_mtu ? mtu->probes[i] : size;
     return size;
 }
 
@@ -117,13 +125,18 @@ void relay_quic_mtu_probed(struct relay_quic_mtu *mtu, size_t written, uint64_t 
         mtu->next = mtu->num_probes;
         return;
     }
-    if (mtu->next + 1 < mtu->num_probes && written == mtu->probes[mtu->next + 1]) {
-        mtu->cap = mtu->probes[mtu->next];
-        mtu->next++;
-        mtu->sent = 0;
-    } else if (written != mtu->probes[mtu->next]) {
+    size_t i = mtu->next;
+    while (i < mtu->num_probes && mtu->probes[i] != written)
+        i++;
+    if (i == mtu->num_probes)
         return;
-    }
+    if (written > mtu->probes[mtu->next])
+        mtu->cap = mtu->probes[mtu->next];
+    else if (written < mtu->probes[mtu->next])
+        mtu->too_big = mtu->probes[mtu->next];
+    if (i != mtu->next)
+        mtu->sent = 0;
+    mtu->next = i;
     mtu->sent++;
     mtu->decide_at = now + pto * (mtu->sent < TRIES ? DECIDE_AFTER : 4 * DECIDE_AFTER);
 }

@@ -3,10 +3,16 @@
  * library's shaping is off).
  *
  * The cap starts at 1250 (IPv6: 1232), which a path MTU of 1280 carries, and rises with ngtcp2's probes (RFC
- * 8899), ascending. A probe longer than the buffer stays pending in ngtcp2, so it leaves exactly when
- * relay_quic_mtu_probe_size gives it room; that the next size is probed says that the one before has arrived,
- * because the first failure ends the ascent. The last size has no follower: it has arrived when ngtcp2 did
- * not repeat it after its time was up.
+ * 8899). A connection inside another one starts at 1200, because what is left of such a path is exactly that,
+ * and so does the server of one: its client announces a small max_udp_payload_size (RFC 9000 section 18.2),
+ * as one does whose way back is narrow.
+ *
+ * The sizes: what paths of 1500, of 1400 and a little less carry, and what is left of those inside (32 bytes
+ * less). The first one is in the middle; ngtcp2 goes on to the larger ones, or down to the smaller ones.
+ *
+ * A probe longer than the buffer stays pending in ngtcp2, so it leaves exactly when relay_quic_mtu_probe_size
+ * gives it room; that a larger size is probed next says that the one before has arrived, a smaller one that it
+ * has not. The last size has no follower: it has arrived when ngtcp2 did not repeat it after its time was up.
  *
  * Later the path may come to carry less without a word (a black hole: ngtcp2 does not look for one, nor does it
  * tell which packets are acknowledged). Its signs, when packets above the next lower size are sent: none of what
@@ -24,12 +30,13 @@
 #define RELAY_QUIC_MTU_PROBES 5
 
 struct relay_quic_mtu {
-    uint16_t probes[RELAY_QUIC_MTU_PROBES]; /* ascending; what ngtcp2 was given */
+    uint16_t probes[RELAY_QUIC_MTU_PROBES]; /* what ngtcp2 was given */
     size_t num_probes;
     size_t start, cap;
-    size_t next;   /* index of the probe that is pending or on its way; num_probes: no more */
-    unsigned sent; /* times it was sent */
-    unsigned idle; /* times ngtcp2 had no first probe: the peer's max_udp_payload_size forbids them all */
+    size_t too_big; /* the smallest probe that did not arrive */
+    size_t next;    /* index of the probe that is pending or on its way; num_probes: no more */
+    unsigned sent;  /* times it was sent */
+    unsigned idle;  /* times ngtcp2 had no first probe: the peer's max_udp_payload_size forbids them all */
     uint64_t decide_at;
     uint64_t look_at,
         look_wait;  /* ns: when to see whether the path takes the next size, and how long that was */
@@ -43,6 +50,8 @@ struct relay_quic_mtu {
 
 /* `path_mtu`: what the path says now; larger sizes are not probed. */
 void relay_quic_mtu_init(struct relay_quic_mtu *mtu, bool is_ipv6, bool is_nested, size_t path_mtu);
+/* Before anything was sent: the start is 1200. */
+void relay_quic_mtu_begin_least(struct relay_quic_mtu *mtu);
 struct relay_quic_mtu_signs {
     uint64_t rtt; /* anything that changes with each sample of the round trip */
     uint64_t flight, cwnd;

@@ -70,6 +70,29 @@ class TcpEcho(_Target):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+class UdpSizer(_Target):
+    """Answers a datagram of sized(answer, length) with `answer` bytes, the first 5 of which tell how long the datagram was."""
+
+    kind = socket.SOCK_DGRAM
+
+    @staticmethod
+    def sized(answer, length):
+        return b"%05d" % answer + bytes(length - 5)
+
+    def _run(self):
+        while True:
+            try:
+                data, peer = self._socket.recvfrom(65536)
+            except ConnectionRefusedError:
+                continue
+            if len(data) < 5:
+                return
+            self._socket.sendto(b"%05d" % len(data) + bytes(int(data[:5]) - 5), peer)
+
+    def _stop(self):
+        self._socket.sendto(b"end", (self.host, self.port))
+
+
 class UdpEcho(_Target):
     """Echoes each datagram to its sender."""
 

@@ -56,6 +56,9 @@ class Associate:
         self._socket.close()
         self._control.close()
 
+    def settimeout(self, seconds):
+        self._socket.settimeout(seconds)
+
     def send(self, host, port, payload, fragment=0):
         self._socket.sendto(b"\x00\x00" + bytes([fragment]) + _address(host, port) + payload, self._relay)
 

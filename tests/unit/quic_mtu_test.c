@@ -16,7 +16,8 @@ static void make(struct relay_quic_mtu *mtu, bool is_ipv6)
     relay_quic_mtu_init(mtu, is_ipv6, false, 1452);
     assert_int_equal(mtu->cap, is_ipv6 ? 1232 : 1250);
     for (size_t i = 0; i < mtu->num_probes; i++)
-        relay_quic_mtu_probed(mtu, mtu->probes[i], now, PTO);
+        if (mtu->probes[i] >= 1350)
+            relay_quic_mtu_probed(mtu, mtu->probes[i], now, PTO);
     relay_quic_mtu_probed(mtu, 0, now + 3 * PTO, PTO);
     assert_int_equal(mtu->cap, 1452);
     assert_false(relay_quic_mtu_is_probing(mtu));
@@ -140,6 +141,56 @@ static void test_restart(void **state)
     raise_at(&mtu, 100000, 1250);
 }
 
+/* What ngtcp2 writes into the buffers that it is given; 0: nothing, one PTO later. */
+struct step {
+    size_t written, buffer, cap; /* what the next buffer and the cap are then */
+};
+
+static void walk(struct relay_quic_mtu *mtu, const struct step *steps, size_t count)
+{
+    uint64_t now = RELAY_SECOND;
+    for (size_t i = 0; i < count; i++) {
+        now += steps[i].written == 0 ? PTO : 0;
+        relay_quic_mtu_probed(mtu, steps[i].written, now, PTO);
+        if (mtu->cap != steps[i].cap || relay_quic_mtu_probe_size(mtu, 1452) != steps[i].buffer)
+            fail_msg("step %zu: cap %zu, buffer %zu", i, mtu->cap, relay_quic_mtu_probe_size(mtu, 1452));
+    }
+}
+#define WALK(mtu, ...)                                                                                       \
+    walk(mtu, (struct step[]){__VA_ARGS__}, sizeof((struct step[]){__VA_ARGS__}) / sizeof(struct step))
+
+static void test_up_and_down(void **state)
+{
+    struct relay_quic_mtu mtu;
+    relay_quic_mtu_init(&mtu, false, false, 1452);
+    assert_int_equal(relay_quic_mtu_probe_size(&mtu, 1452), 1350);
+    WALK(&mtu, {1350, 1400, 1250}, {1400, 1452, 1350}, {1452, 1452, 1400}, {0, 1452, 1400}, {0, 0, 1452});
+    /* 1350 does not arrive, 1318 neither, 1285 does. */
+    relay_quic_mtu_init(&mtu, true, false, 1452);
+    WALK(&mtu, {1350, 1400, 1232}, {1350, 1400, 1232}, {1350, 1400, 1232}, {0, 1400, 1232});
+    WALK(&mtu, {1318, 1318, 1232}, {1318, 1318, 1232}, {1318, 1318, 1232});
+    WALK(&mtu, {1285, 1285, 1232}, {0, 1285, 1232}, {0, 0, 1285});
+    /* 1400 does not. */
+    relay_quic_mtu_init(&mtu, false, false, 1452);
+    WALK(&mtu, {1350, 1400, 1250}, {1400, 1452, 1350}, {1400, 1452, 1350}, {1400, 1452, 1350});
+    WALK(&mtu, {0, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350},
+         {0, 1452, 1350}, {0, 1452, 1350}, {0, 0, 1350});
+}
+
+static void test_starts(void **state)
+{
+    struct relay_quic_mtu mtu;
+    relay_quic_mtu_init(&mtu, true, true, 1500);
+    assert_int_equal(mtu.cap, 1200);
+    WALK(&mtu, {1318, 1365, 1200}, {1365, 1417, 1318}, {1417, 1417, 1365}, {0, 1417, 1365}, {0, 0, 1417});
+    relay_quic_mtu_init(&mtu, false, false, 1330);
+    assert_int_equal(relay_quic_mtu_probe_size(&mtu, 1330), 1318);
+    relay_quic_mtu_begin_least(&mtu);
+    assert_int_equal(mtu.cap, 1200);
+    relay_quic_mtu_restart(&mtu);
+    assert_int_equal(mtu.cap, 1200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +199,8 @@ int main(void)
         cmocka_unit_test(test_only_small_ones_pass),
         cmocka_unit_test(test_no_hole),
         cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_up_and_down),
+        cmocka_unit_test(test_starts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
