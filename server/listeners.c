@@ -82,6 +82,42 @@ static void remember_own(const struct sockaddr_storage *bound, bool is_udp)
     relay_own_listener_add(&address, port, is_udp);
 }
 
+/* Whether somebody else has the address, a wildcard over it, or one under it. The workers' sockets cannot tell:
+ * with SO_REUSEPORT the kernel lets a second process of this user share them, and gives it a part of the traffic.
+ * A socket without it is refused. SO_REUSEADDR lets TCP connections of a process before be. */
+static bool is_in_use(const struct relay_listener_config *config)
+{
+    struct sockaddr_storage address;
+    socklen_t len = relay_address_to_sockaddr(&config->address, config->port, &address);
+    int on = 1,
+        fd = socket(address.ss_family, (config->is_quic ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+    if (fd < 0 || config->port == 0) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    if (address.ss_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    if (!config->is_quic)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    bool is_refused = bind(fd, (struct sockaddr *)&address, len) != 0 && errno == EADDRINUSE;
+    close(fd);
+    return is_refused;
+}
+
+/* All of them, before any is opened: a wildcard and an address under it may both be ours. */
+static int check_in_use(const struct relay_config *config, char *why, size_t size)
+{
+    for (size_t i = 0; i < config->num_listeners; i++)
+        if (is_in_use(&config->listeners[i])) {
+            say(why, size, &config->listeners[i],
+                "Address already in use: another process has it, perhaps a twohop that lives or still "
+                "drains");
+            return RELAY_ERR_LIMIT;
+        }
+    return 0;
+}
+
 static int open_tcp(struct relay_listeners *self, struct entry *entry, char *why, size_t size)
 {
     struct sockaddr_storage address;
@@ -138,6 +174,8 @@ static int open_entry(struct relay_listeners *self, struct entry *entry, char *w
 struct relay_listeners *relay_listeners_open(const struct relay_config *config, struct relay_worker *workers,
                                              unsigned num_workers, char *why, size_t size)
 {
+    if (check_in_use(config, why, size) != 0)
+        return NULL;
     struct relay_listeners *self = calloc(1, sizeof(*self));
     if (self == NULL)
         return NULL;
@@ -227,7 +265,12 @@ static int bind_unix(const char *path)
     }
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    unlink(path); /* of a process before; the pid file's lock says whether it lives */
+    if (fd >= 0 && (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN)) {
+        close(fd);
+        errno = EADDRINUSE; /* somebody lives and answers there */
+        return -1;
+    }
+    unlink(path); /* of a process before */
     mode_t before = umask(0117);
     if (fd >= 0 &&
         (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, SOMAXCONN) != 0)) {

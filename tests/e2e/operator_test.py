@@ -1,10 +1,12 @@
 """What an operator reads off a relay and asks of it: figures, refusals at start, log files, tokens."""
 import asyncio
 import json
+import subprocess
 
 import pytest
+import yaml
 
-from harness import configs, http1, http2, http3, vitals
+from harness import configs, http1, http2, http3, ports, process, vitals
 
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 
@@ -120,3 +122,56 @@ def test_connect_udp_in_absolute_form(egress, udp_echo):
     with http1.Connection(relay.at.clear) as connection:
         path = f"https://proxy.test/.well-known/masque/udp/{udp_echo.host}/{udp_echo.port}/"
         assert connection.upgrade(path, AUTH_LINE, host="proxy.test")[0] == 101
+
+
+# ---- a second process ----
+
+def start_another(folder, config, name="another"):
+    """(exit status, what it said) of a process that is expected to end at once."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    ended = subprocess.run([process.BUILD / "twohop", "-c", path], env=process.environment(), capture_output=True, text=True,
+                           timeout=20)
+    assert not process.REPORT.search(ended.stderr), ended.stderr
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("living, second", [("127.0.0.1", "127.0.0.1"), (None, "127.0.0.1"), ("127.0.0.1", None), (None, None),
+                                            ("::1", "::1"), (None, "::1")])
+@pytest.mark.parametrize("kind", ["tcp", "quic"])
+def test_a_second_process_does_not_share_a_port(egress, certificates, tmp_path, living, second, kind):
+    """Also without a pid file, and on no admin address."""
+    def listen(host):
+        ssl = {"certificate-file": str(certificates.cert), "key-file": str(certificates.key)}
+        return [{"port": port, "type": kind, "ssl": ssl} | ({"host": host} if host else {})]
+    port = ports.free_port()
+    relay = egress(**{"num-threads": 2, "listen": listen(living)})
+    config = relay.config | {"listen": listen(second)}
+    del config["admin.listen"]
+    status, said = start_another(tmp_path, config)
+    assert status == 1 and f":{port}: Address already in use" in said, said
+
+
+def test_an_admin_socket_of_the_living_is_not_taken(egress, relay, certificates, tmp_path):
+    path = tmp_path / "admin.sock"
+    first = egress(**{"admin.listen": str(path)})
+    config = configs.egress(certificates, tmp_path, configs.Ports(), **{"admin.listen": str(path)})
+    status, said = start_another(tmp_path, config)
+    assert status == 1 and "admin.listen" in said and "in use" in said, said
+    first.kill()
+    assert path.exists()
+    relay(config)
+
+
+def test_a_restart_at_once(egress, relay, tcp_echo):
+    """After a death with connections open: what is left of those does not keep the ports."""
+    first = egress()
+    with http1.Connection(first.at.clear) as connection:
+        assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
+        connection.send(b"x")
+        first.kill()
+        again = relay(first.config)
+        with vitals.Bystander(first.at.clear, tcp_echo):
+            pass
+        again.stop()
+        relay(first.config)

@@ -141,7 +141,7 @@ class Process:
             return str(listen.get("host", "127.0.0.1")), int(listen["port"])
         if isinstance(listen, int):
             return "127.0.0.1", listen
-        if isinstance(listen, str):
+        if isinstance(listen, str) and not listen.startswith("/"):  # a unix socket is the test's own matter
             host, _, port = listen.rpartition(":")
             return host.strip("[]") or "127.0.0.1", int(port)
         return None
