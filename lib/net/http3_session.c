@@ -39,6 +39,8 @@ void relay_http3_close(struct relay_http3 *session, uint64_t code, int error)
 static uint64_t broken(struct relay_http3 *session, int rv)
 {
     session->is_broken = true;
+    if (rv == NGHTTP3_ERR_QPACK_HEADER_TOO_LARGE)
+        return NGHTTP3_H3_EXCESSIVE_LOAD;
     return nghttp3_err_infer_quic_app_error_code(rv);
 }
 
@@ -292,14 +294,12 @@ static void on_stream_reset(void *user, int64_t id, uint64_t code)
     if (is_dead(session) || !is_request(id))
         return;
     struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
-    if (stream == NULL) {
-        /* Reset before anything of it arrived. */
-        if (id > session->max_seen)
-            session->max_seen = id;
-        relay_http3_count_reset(session);
-    } else if (!stream->is_discarding) {
+    /* Reset before anything of it arrived: our direction must be ended too, or QUIC keeps the stream, and the
+     * peer is short of one for good. */
+    if (stream == NULL && session->base.is_server && begin_request(session, id) == 0)
+        stream = relay_http3_stream_find(session, id);
+    if (stream != NULL && !stream->is_discarding)
         cancelled(session, stream);
-    }
 }
 
 static void on_stream_closed(void *user, int64_t id, uint64_t code)
