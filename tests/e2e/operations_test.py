@@ -40,6 +40,15 @@ def udp_path(echo):
 
 # ---- descriptors (T74) ----
 
+@pytest.mark.parametrize("hard, is_warned", [(1024, True), (8192, False)])
+def test_the_limit_of_descriptors(egress, hard, is_warned):
+    relay = egress(["prlimit", f"--nofile=256:{hard}"])
+    with open(f"/proc/{relay.pid}/limits") as file:
+        line = next(line for line in file if line.startswith("Max open files"))
+    assert line.split()[3:5] == [str(hard), str(hard)]
+    assert [event["limit"] for event in relay.events("few_descriptors")] == [hard] * is_warned
+
+
 def crowd(port, request, count):
     """count clients at once; {status or "closed" or "waiting": how many}, and their sockets."""
     selector, sockets, outcome = selectors.DefaultSelector(), [], {}
