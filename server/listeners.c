@@ -21,16 +21,16 @@ struct entry {
     struct relay_quic_credentials *credentials; /* QUIC */
     size_t slot; /* the index of its listener or endpoint, the same on every worker */
     bool is_open;
+    uint16_t port;    /* QUIC: the one bound, whatever was configured */
+    char alt_svc[32]; /* TCP with TLS: what its answers say of QUIC; empty: nothing */
 };
 
 struct relay_listeners {
     struct relay_worker *workers;
     unsigned num_workers;
-    const char *role;
     struct relay_quic_tickets *tickets;
     size_t num_entries;
     struct entry entries[RELAY_LISTENERS_MAX];
-    char alt_svc[64]; /* of every TCP listener: the first QUIC port */
 };
 
 static void say(char *why, size_t size, const struct relay_listener_config *config, const char *what)
@@ -56,7 +56,7 @@ static int load(struct relay_listeners *self, const struct relay_listener_config
             say(why, size, config, reason[0] != '\0' ? reason : relay_error_text(error));
         return error;
     }
-    struct relay_tls_server_config tls = {config->certificate_file, config->key_file, self->role};
+    struct relay_tls_server_config tls = {config->certificate_file, config->key_file};
     fresh->tls = relay_tls_server_context(&tls, reason, sizeof(reason));
     if (fresh->tls == NULL) {
         say(why, size, config, reason);
@@ -74,12 +74,40 @@ static void unload(struct entry *entry)
 
 /* ---- opening ---- */
 
-static void remember_own(const struct sockaddr_storage *bound, bool is_udp)
+/* Its port. */
+static uint16_t remember_own(const struct sockaddr_storage *bound, bool is_udp)
 {
     struct relay_address address;
     uint16_t port;
     relay_address_from_sockaddr(&address, &port, bound);
     relay_own_listener_add(&address, port, is_udp);
+    return port;
+}
+
+static bool is_wildcard(const struct relay_address *address)
+{
+    return memcmp(address->bytes, (const uint8_t[sizeof(address->bytes)]){0}, sizeof(address->bytes)) == 0;
+}
+
+/* RFC 7838. Its field names a port of the origin's host, so it must be true of the address that the client has reached: a
+ * QUIC listener on the same address, else one on all addresses. */
+static void announce_quic(struct relay_listeners *self, struct entry *entry)
+{
+    const struct relay_address *address = &entry->config->address;
+    uint16_t port = 0;
+    for (size_t i = 0; i < self->num_entries; i++) {
+        const struct entry *other = &self->entries[i];
+        if (!other->config->is_quic || !other->is_open || other->config->address.family != address->family)
+            continue;
+        const bool is_same =
+            memcmp(other->config->address.bytes, address->bytes, sizeof(address->bytes)) == 0;
+        if (is_same || (port == 0 && is_wildcard(&other->config->address)))
+            port = other->port;
+        if (is_same)
+            break;
+    }
+    if (port != 0)
+        snprintf(entry->alt_svc, sizeof(entry->alt_svc), "h3=\":%u\"; ma=86400", port);
 }
 
 /* Whether somebody else has the address, a wildcard over it, or one under it. The workers' sockets cannot tell:
@@ -122,14 +150,15 @@ static int open_tcp(struct relay_listeners *self, struct entry *entry, char *why
 {
     struct sockaddr_storage address;
     relay_address_to_sockaddr(&entry->config->address, entry->config->port, &address);
+    if (!entry->config->is_clear)
+        announce_quic(self, entry);
     for (unsigned i = 0; i < self->num_workers; i++) {
         int fd, error = relay_acceptor_bind(&address, true, &fd);
         if (error != 0) {
             say(why, size, entry->config, strerror(-error));
             return RELAY_ERR_INVALID;
         }
-        struct relay_slice alt_svc = entry->config->is_clear ? RELAY_SLICE_NONE : relay_slice(self->alt_svc);
-        error = relay_worker_listen(&self->workers[i], fd, entry->tls, alt_svc);
+        error = relay_worker_listen(&self->workers[i], fd, entry->tls, relay_slice(entry->alt_svc));
         if (error != 0) {
             say(why, size, entry->config, relay_error_text(error));
             return error;
@@ -153,7 +182,7 @@ static int open_quic(struct relay_listeners *self, struct entry *entry, char *wh
         given++;
     }
     if (error == 0)
-        remember_own(&address, true);
+        entry->port = remember_own(&address, true);
     else
         say(why, size, entry->config,
             error == RELAY_ERR_LIMIT ? strerror(EADDRINUSE) : relay_error_text(error));
@@ -181,20 +210,18 @@ struct relay_listeners *relay_listeners_open(const struct relay_config *config, 
         return NULL;
     self->workers = workers;
     self->num_workers = num_workers;
-    self->role = config->snapshot->role == RELAY_ROLE_INGRESS ? "ingress" : "egress";
     self->tickets = relay_quic_tickets_new();
-    for (size_t i = 0; i < config->num_listeners && self->alt_svc[0] == '\0'; i++)
-        if (config->listeners[i].is_quic)
-            snprintf(self->alt_svc, sizeof(self->alt_svc), "h3=\":%u\"; ma=86400", config->listeners[i].port);
-    for (size_t i = 0; i < config->num_listeners; i++) {
-        struct entry *entry = &self->entries[self->num_entries++];
-        if (load(self, &config->listeners[i], entry, why, size) != 0 ||
-            open_entry(self, entry, why, size) != 0) {
-            /* The process ends: what the workers have been given goes with it. */
-            return NULL;
-        }
-    }
-    return self;
+    int error = 0;
+    for (size_t i = 0; error == 0 && i < config->num_listeners; i++)
+        error = load(self, &config->listeners[i], &self->entries[self->num_entries++], why, size);
+    for (size_t i = 0; error == 0 && i < self->num_entries; i++)
+        if (self->entries[i].config->is_quic)
+            error = open_entry(self, &self->entries[i], why, size);
+    for (size_t i = 0; error == 0 && i < self->num_entries; i++)
+        if (!self->entries[i].config->is_quic) /* these tell of the others' ports */
+            error = open_entry(self, &self->entries[i], why, size);
+    /* On a failure the process ends: what the workers have been given goes with it. */
+    return error == 0 ? self : NULL;
 }
 
 /* ---- reload ---- */

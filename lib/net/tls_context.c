@@ -59,15 +59,6 @@ static void warn_of_readable_key(const char *file, char *error, size_t size)
         snprintf(error, size, "%s: every user of this machine may read the key", file);
 }
 
-static bool bind_tickets(SSL_CTX *context, const struct relay_tls_server_config *config)
-{
-    unsigned char id[SHA256_DIGEST_LENGTH];
-    char text[512];
-    int len = snprintf(text, sizeof(text), "%s %s", config->role, config->certificate_file);
-    SHA256((const unsigned char *)text, (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1, id);
-    return SSL_CTX_set_session_id_context(context, id, sizeof(id)) == 1;
-}
-
 SSL_CTX *relay_tls_server_context(const struct relay_tls_server_config *config, char *error,
                                   size_t error_size)
 {
@@ -81,8 +72,6 @@ SSL_CTX *relay_tls_server_context(const struct relay_tls_server_config *config, 
         failed = "no private key in PEM form that fits the certificate";
     } else if (SSL_CTX_check_private_key(context) != 1) {
         failed = "the key does not fit the certificate";
-    } else if (!bind_tickets(context, config)) {
-        failed = "out of memory";
     }
     if (failed != NULL) {
         explain(error, error_size, file, failed);
@@ -90,7 +79,8 @@ SSL_CTX *relay_tls_server_context(const struct relay_tls_server_config *config, 
         return NULL;
     }
     SSL_CTX_set_alpn_select_cb(context, on_alpn, NULL);
-    SSL_CTX_set_num_tickets(context, 1);
+    SSL_CTX_set_num_tickets(context, 0);            /* TLS 1.3 */
+    SSL_CTX_set_options(context, SSL_OP_NO_TICKET); /* TLS 1.2 */
     SSL_CTX_set_max_early_data(context, 0);
     warn_of_readable_key(config->key_file, error, error_size);
     return context;

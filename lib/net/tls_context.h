@@ -1,5 +1,9 @@
 /* The OpenSSL contexts of TLS over TCP: TLS 1.2 or later, no renegotiation, no compression, no early data
- * (T06). One context serves all workers. SSL_CTX_free ends it; streams hold references of their own. */
+ * (T06), no session tickets: their key would live as long as the context, which is to say for months, and under TLS 1.2
+ * open every session that was resumed with it. What resumption would save is a signature for each of the few, long
+ * connections that a client of a proxy makes; who makes many comes over QUIC, which has tickets (quic_tls.h). So nothing
+ * that one role has issued can be shown to another (T05). One context serves all workers. SSL_CTX_free ends it; streams
+ * hold references of their own. */
 #ifndef RELAY_NET_TLS_CONTEXT_H
 #define RELAY_NET_TLS_CONTEXT_H
 
@@ -13,8 +17,6 @@
 struct relay_tls_server_config {
     const char *certificate_file; /* PEM, the leaf first */
     const char *key_file;
-    const char
-        *role; /* session tickets are bound to it: one made by an ingress is nothing to an egress (T05) */
 };
 
 /* Chooses h2, then http/1.1, by ALPN; a client that offers only others is refused (RFC 7301 section 3.2), one

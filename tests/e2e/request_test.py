@@ -1,9 +1,11 @@
 """Ordinary requests on the three HTTP versions: a file, an error page, and what is no request at all."""
 import asyncio
+import socket
+import ssl
 
 import pytest
 
-from harness import configs, http1, http2, http3
+from harness import configs, http1, http2, http3, ports
 
 
 @pytest.fixture
@@ -82,9 +84,56 @@ def test_http3_files(egress, certificates):
     asyncio.run(run())
 
 
-def test_alt_svc_names_the_quic_port(egress, certificates):
-    with http1.Connection(egress.at.tls, context=certificates.client_context(["http/1.1"])) as connection:
-        assert f'h3=":{egress.at.tls}"' in connection.request("GET", "/index.html")[1]["alt-svc"]
+def test_alt_svc_names_the_quic_port_of_the_address(relay, certificates, tmp_path):
+    """The listener's own address, else the wildcard, else nothing; over clear text never."""
+    at, where = configs.Ports(), {}
+    config = configs.egress(certificates, tmp_path, at)
+    files = config["listen"][0]["ssl"]
+    def listen(host, **more):
+        where[host] = ports.free_port()
+        config["listen"].append({"host": host, "port": where[host], "ssl": files} | more)
+        return where[host]
+    first, third = listen("127.0.0.2", type="quic"), listen("127.0.0.3", type="quic")
+    listen("127.0.0.2"), listen("127.0.0.3"), listen("127.0.0.4"), listen("::1")
+    expected = {"127.0.0.1": at.tls, "127.0.0.2": first, "127.0.0.3": third, "127.0.0.4": None, "::1": None}
+    where["127.0.0.1"] = at.tls
+
+    def announced():
+        for host, port in where.items():
+            for version, connect in ("http/1.1", http1.Connection), ("h2", http2.Connection):
+                with connect(port, host=host, context=certificates.client_context([version])) as connection:
+                    if version == "h2":
+                        fields = connection.response(connection.get("/index.html"))[1]
+                    else:
+                        fields = connection.request("GET", "/index.html")[1]
+                yield host, fields.get("alt-svc")
+
+    started = relay(config)
+    with http1.Connection(at.clear) as connection:
+        assert "alt-svc" not in connection.request("GET", "/index.html")[1]
+    for host, field in announced():
+        assert field == (expected[host] and f'h3=":{expected[host]}"; ma=86400'), host
+    started.stop()
+    wildcard = ports.free_port()
+    config["listen"].insert(0, {"host": "0.0.0.0", "port": wildcard, "type": "quic", "ssl": files})
+    relay(config)
+    expected["127.0.0.4"] = wildcard
+    for host, field in announced():
+        assert field == (expected[host] and f'h3=":{expected[host]}"; ma=86400'), host
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_has_no_tickets(egress, certificates, version):
+    """Their key would open sessions long after (T05)."""
+    context, session = certificates.client_context(["http/1.1"]), None
+    context.maximum_version = version
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", egress.at.tls), 10) as raw, \
+                context.wrap_socket(raw, server_hostname="localhost", session=session) as tls:
+            tls.sendall(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert tls.recv(100).startswith(b"HTTP/1.1 200")
+            assert not tls.session_reused and not (tls.session and tls.session.has_ticket)
+            session = tls.session
 
 
 @pytest.mark.parametrize("head", [

@@ -276,7 +276,7 @@ static void child_listen(const struct certificate *certificate, int flags, struc
     struct relay_quic_credentials *credentials;
     struct relay_quic_endpoint *endpoint;
     struct relay_quic_group *group = relay_quic_group_new(1, NULL);
-    struct relay_tls_server_config tls = {certificate->chain, certificate->key, "test"};
+    struct relay_tls_server_config tls = {certificate->chain, certificate->key};
     if ((child_relay.tls = relay_tls_server_context(&tls, reason, sizeof(reason))) == NULL ||
         relay_quic_credentials_server(certificate->chain, certificate->key, NULL, &credentials, reason) != 0)
         abort();

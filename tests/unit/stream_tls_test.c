@@ -56,7 +56,7 @@ static int set_up_contexts(void **state)
 {
     write_files();
     char error[256];
-    struct relay_tls_server_config server = {certificate_file, key_file, "egress"};
+    struct relay_tls_server_config server = {certificate_file, key_file};
     server_context = relay_tls_server_context(&server, error, sizeof(error));
     assert_non_null(server_context);
     assert_string_equal(error, "");
@@ -264,10 +264,10 @@ static void certificates_are_checked(void **state)
 static void a_context_says_what_is_wrong(void **state)
 {
     char error[256];
-    struct relay_tls_server_config config = {"/nonexistent.pem", key_file, "egress"};
+    struct relay_tls_server_config config = {"/nonexistent.pem", key_file};
     assert_null(relay_tls_server_context(&config, error, sizeof(error)));
     assert_non_null(strstr(error, "/nonexistent.pem"));
-    config = (struct relay_tls_server_config){certificate_file, certificate_file, "egress"};
+    config = (struct relay_tls_server_config){certificate_file, certificate_file};
     assert_null(relay_tls_server_context(&config, error, sizeof(error)));
     assert_non_null(strstr(error, "key"));
     chmod(key_file, 0644);
