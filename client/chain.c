@@ -10,10 +10,9 @@
 #include "lib/wire/error.h"
 
 #define WATCH_EVERY (100 * RELAY_MS)
-#define WANTED_FOR                                                                                           \
-    (60 *                                                                                                    \
-     RELAY_SECOND) /* after the last use it is not connected again until somebody asks                  \
-                         */
+/* After the last use it is not connected again until somebody asks. Less than the 30 s after which a relay closes
+ * a connection without tunnels: that end is expected. */
+#define WANTED_FOR     (20 * RELAY_SECOND)
 #define ORPHANED_MAX   (30 * RELAY_SECOND) /* a hop without a path is given up then */
 #define SILENT_MAX     (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
 #define STANDBY_PAUSE  (2 * RELAY_SECOND)

@@ -15,6 +15,9 @@ struct hop {
 struct check {
     struct relay_hop_environment *environment;
     const struct relay_client_config *config;
+    const struct relay_host *target; /* NULL: the name that cannot exist */
+    uint16_t port;
+    size_t place; /* the ingress that is tried */
     FILE *out;
     struct hop hops[RELAY_HOPS_MAX];
     struct relay_hop_trust trusts[RELAY_HOPS_MAX];
@@ -102,15 +105,31 @@ static int connect_place(struct check *check, unsigned number, size_t place)
 
 /* ---- one tunnel ---- */
 
+/* Asked for a name that cannot exist, a relay that lets us pass has something to say of that target. */
+static bool is_good(const struct check *check, int error)
+{
+    bool is_about_target = error == RELAY_ERR_DNS || error == RELAY_ERR_DNS_TIMEOUT ||
+                           error == RELAY_ERR_REFUSED || error == RELAY_ERR_UNREACHABLE;
+    return error == RELAY_OK || (check->target == NULL && is_about_target);
+}
+
+static bool has_token(const struct check *check)
+{
+    const struct relay_hop_config *last = &check->config->hops[check->config->num_hops - 1];
+    return relay_hop_config_token(last, &last->places[check->config->num_hops == 1 ? check->place : 0]) !=
+           NULL;
+}
+
 static void judge(struct check *check, int error, const char *why)
 {
-    bool is_bad = error == RELAY_ERR_UNAUTHORIZED || error == RELAY_ERR_TOO_MANY_FAILURES ||
-                  error == RELAY_ERR_UNSUPPORTED || error == RELAY_ERR_INVALID || error == RELAY_ERR_TIMEOUT;
-    check->error = is_bad ? error : RELAY_OK;
-    if (is_bad)
-        snprintf(check->verdict, sizeof(check->verdict), "FAILED: %s", why);
+    bool is_policy = error == RELAY_ERR_DENIED || error == RELAY_ERR_ADDRESS_PROHIBITED;
+    check->error = is_good(check, error) ? RELAY_OK : error;
+    if (check->error != RELAY_OK)
+        snprintf(check->verdict, sizeof(check->verdict), "FAILED: %s%s", why,
+                 is_policy && check->target == NULL ? "; name a target that it allows with --target" : "");
     else
-        snprintf(check->verdict, sizeof(check->verdict), "ok, token accepted");
+        snprintf(check->verdict, sizeof(check->verdict), "ok, %s",
+                 check->target == NULL ? "token accepted" : "connected");
 }
 
 static void on_response(void *user, const struct relay_response *response)
@@ -123,6 +142,8 @@ static void on_response(void *user, const struct relay_response *response)
     if (response->status >= 300) {
         relay_refusal_read(&refusal, response);
         relay_refusal_print(&refusal, why, sizeof(why));
+        if (refusal.error == RELAY_ERR_UNAUTHORIZED && !has_token(check))
+            snprintf(why, sizeof(why), "no token is configured (%d)", refusal.status);
     }
     judge(check, refusal.error, why);
     relay_tunnel_abort(check->tunnel, RELAY_ERR_CANCELLED);
@@ -154,8 +175,11 @@ static int open_tunnel(struct check *check, bool is_udp)
     struct relay_host host;
     uint64_t start = relay_loop_now(check->environment->loop);
     relay_host_parse(&host, name, sizeof(name) - 1, RELAY_HOST_BARE);
+    if (check->target != NULL)
+        host = *check->target;
     check->verdict[0] = '\0';
-    check->tunnel = relay_hop_open(last, is_udp, &host, 443, &tunnel_cb, check);
+    check->tunnel =
+        relay_hop_open(last, is_udp, &host, check->target != NULL ? check->port : 443, &tunnel_cb, check);
     if (check->tunnel == NULL) {
         check->error = RELAY_ERR_LIMIT;
         snprintf(check->verdict, sizeof(check->verdict), "FAILED: the connection takes no request");
@@ -207,6 +231,7 @@ static void say_goodbye(struct check *check)
 static int try_ingress(struct check *check, size_t place)
 {
     int error = 0;
+    check->place = place;
     for (unsigned number = 1; error == 0 && number <= check->config->num_hops; number++)
         error = connect_place(check, number, number == 1 ? place : 0);
     if (error == 0) {
@@ -218,9 +243,10 @@ static int try_ingress(struct check *check, size_t place)
 }
 
 int relay_check_run(struct relay_hop_environment *environment, const struct relay_client_config *config,
-                    FILE *out)
+                    const struct relay_host *target, uint16_t port, FILE *out)
 {
-    struct check check = {.environment = environment, .config = config, .out = out};
+    struct check check = {
+        .environment = environment, .config = config, .target = target, .port = port, .out = out};
     size_t num_places = config->hops[0].num_places, num_good = 0;
     relay_timer_init(&check.timer, on_timer);
     int error = init_trusts(&check);

@@ -95,6 +95,8 @@ int relay_client_config_load(struct relay_client_config *config, const char *nam
 /* What the command line asks for beside the configuration. */
 struct relay_client_command {
     bool help, version, test, check;
+    struct relay_host target; /* of check */
+    uint16_t target_port;     /* 0: none is named */
 };
 
 /* Flags of the command line, loading the file of -c on its way. RELAY_ERR_INVALID or RELAY_ERR_NO_MEMORY with

@@ -22,6 +22,9 @@ const char relay_client_usage[] =
     "      --socks ADDRESS:PORT        SOCKS5 proxy (CONNECT and UDP ASSOCIATE)\n"
     "      --forward tcp|udp:LOCAL:PORT=HOST:PORT\n"
     "                         fixed forward; may be repeated\n"
+    "      --target HOST:PORT         check: a target that the last hop is asked for, instead of a name "
+    "that\n"
+    "                         cannot exist\n"
     "      --log-level LEVEL  debug, info, warning or error\n"
     "  -h, --help             this text\n"
     "  -V, --version          the version\n";
@@ -113,7 +116,7 @@ static int parse_hop(struct relay_client_config *config, const char *spec, const
     return error;
 }
 
-enum { FLAG_HOP = 256, FLAG_HTTP_PROXY, FLAG_SOCKS, FLAG_FORWARD, FLAG_LOG_LEVEL };
+enum { FLAG_HOP = 256, FLAG_HTTP_PROXY, FLAG_SOCKS, FLAG_FORWARD, FLAG_TARGET, FLAG_LOG_LEVEL };
 
 static const struct option options[] = {
     {"config", required_argument, NULL, 'c'},
@@ -124,6 +127,7 @@ static const struct option options[] = {
     {"http-proxy", required_argument, NULL, FLAG_HTTP_PROXY},
     {"socks", required_argument, NULL, FLAG_SOCKS},
     {"forward", required_argument, NULL, FLAG_FORWARD},
+    {"target", required_argument, NULL, FLAG_TARGET},
     {"log-level", required_argument, NULL, FLAG_LOG_LEVEL},
     {NULL, 0, NULL, 0},
 };
@@ -157,6 +161,10 @@ static int take_flag(struct relay_client_config *config, struct relay_client_com
     case FLAG_FORWARD:
         error = relay_client_config_add_forward(config, value, &expected);
         break;
+    case FLAG_TARGET:
+        expected = "HOST:PORT";
+        error = relay_authority_parse(&command->target, &command->target_port, value, strlen(value));
+        break;
     default:
         error = relay_client_config_set_log_level(config, value, &expected);
     }
@@ -186,5 +194,7 @@ int relay_client_config_parse_flags(struct relay_client_config *config, struct r
             error = RELAY_ERR_INVALID;
         }
     }
+    if (error == 0 && command->target_port != 0 && !command->check)
+        error = fail(config, "target", "the command check with it");
     return error;
 }

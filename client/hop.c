@@ -210,7 +210,7 @@ static const char *text_of(const struct relay_attempt *attempt)
 
 static bool is_tls_error(const struct relay_attempt *attempt)
 {
-    return attempt->error == RELAY_ERR_CERTIFICATE || attempt->error == RELAY_ERR_TLS;
+    return strncmp(relay_error_proxy_status(attempt->error), "tls_", 4) == 0;
 }
 
 /* A relay that answered says more than one that did not. */

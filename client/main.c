@@ -168,8 +168,11 @@ static int run(const struct relay_client_command *command)
     if (wrong != NULL)
         return complain(wrong);
     if (command->check)
-        return relay_check_run(&client.environment, &client.config, stdout) == 0 ? EXIT_SUCCESS
-                                                                                 : EXIT_FAILURE;
+        return relay_check_run(&client.environment, &client.config,
+                               command->target_port != 0 ? &command->target : NULL, command->target_port,
+                               stdout) == 0
+                   ? EXIT_SUCCESS
+                   : EXIT_FAILURE;
     client.chain = relay_chain_new(&client.environment, &client.config, text, sizeof(text));
     if (client.chain == NULL)
         return complain(text);

@@ -119,7 +119,8 @@ void relay_quic_conn_fail(struct relay_quic_conn *conn, int liberr)
         start_failing(conn, RELAY_ERR_PROTOCOL, false);
     } else if (liberr == NGTCP2_ERR_CRYPTO) {
         ngtcp2_ccerr_set_tls_alert(&conn->ccerr, ngtcp2_conn_get_tls_alert(conn->qc), NULL, 0);
-        start_failing(conn, conn->tls.certificate_refused ? RELAY_ERR_CERTIFICATE : RELAY_ERR_TLS, false);
+        start_failing(conn, conn->tls.certificate_error != 0 ? conn->tls.certificate_error : RELAY_ERR_TLS,
+                      false);
         relay_count(conn->loop->metrics->handshakes_failed, 1);
     } else {
         ngtcp2_ccerr_set_liberr(&conn->ccerr, liberr, NULL, 0);

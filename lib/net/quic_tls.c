@@ -148,19 +148,31 @@ static bool is_pinned(const struct relay_quic_credentials *credentials, gnutls_s
 
 /* The signature over the handshake is checked by GnuTLS itself; here it is only decided whether this is the
  * right key. */
+/* Why a server's certificate is refused: what says most comes first. */
+static int judge_verification(unsigned status)
+{
+    if (status & GNUTLS_CERT_SIGNER_NOT_FOUND)
+        return RELAY_ERR_CERTIFICATE_ISSUER;
+    if (status & GNUTLS_CERT_UNEXPECTED_OWNER)
+        return RELAY_ERR_CERTIFICATE_NAME;
+    if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED))
+        return RELAY_ERR_CERTIFICATE_TIME;
+    return status == 0 ? 0 : RELAY_ERR_CERTIFICATE;
+}
+
 static int on_verify(gnutls_session_t session)
 {
     ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(session);
     struct relay_quic_tls *tls =
         (struct relay_quic_tls *)((char *)ref - offsetof(struct relay_quic_tls, ref));
     unsigned status = 0;
-    bool accepted;
     if (tls->credentials->num_pins > 0)
-        accepted = is_pinned(tls->credentials, session);
+        tls->certificate_error = is_pinned(tls->credentials, session) ? 0 : RELAY_ERR_CERTIFICATE_PIN;
+    else if (gnutls_certificate_verify_peers3(session, tls->server_name, &status) != 0)
+        tls->certificate_error = RELAY_ERR_CERTIFICATE;
     else
-        accepted = gnutls_certificate_verify_peers3(session, tls->server_name, &status) == 0 && status == 0;
-    tls->certificate_refused = !accepted;
-    return accepted ? 0 : GNUTLS_E_CERTIFICATE_ERROR;
+        tls->certificate_error = judge_verification(status);
+    return tls->certificate_error == 0 ? 0 : GNUTLS_E_CERTIFICATE_ERROR;
 }
 
 static int set_trust(struct relay_quic_credentials *credentials, const char *ca_file, char *reason)

@@ -15,7 +15,7 @@ struct relay_quic_tls {
     ngtcp2_crypto_conn_ref ref;
     struct relay_quic_credentials *credentials;
     char *server_name;
-    bool certificate_refused; /* why the handshake failed */
+    int certificate_error; /* RELAY_ERR_CERTIFICATE...: why the handshake failed; 0: not for that */
     /* Where in the peer's handshake messages the next byte stands. */
     uint8_t head[4]; /* RFC 8446 section 4: the type, and a length of 24 bits */
     unsigned head_len;

@@ -140,6 +140,28 @@ static void die(struct tls *tls, int error)
     relay_task_queue(tls->super.loop, &tls->tell);
 }
 
+/* Why a server's certificate was refused. */
+static int judge_verification(long result)
+{
+    switch (result) {
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+        return RELAY_ERR_CERTIFICATE_NAME;
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return RELAY_ERR_CERTIFICATE_TIME;
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+        return RELAY_ERR_CERTIFICATE_ISSUER;
+    case X509_V_ERR_APPLICATION_VERIFICATION: /* tls_context.c */
+        return RELAY_ERR_CERTIFICATE_PIN;
+    default:
+        return RELAY_ERR_CERTIFICATE;
+    }
+}
+
 /* After an SSL call that returned `result` <= 0: true when it only wants more bytes. */
 static bool wants_more(struct tls *tls, int result)
 {
@@ -148,9 +170,9 @@ static bool wants_more(struct tls *tls, int result)
         return true;
     if (reason == SSL_ERROR_ZERO_RETURN)
         return false;
-    bool is_verified = SSL_is_server(tls->ssl) || SSL_get_verify_result(tls->ssl) == X509_V_OK;
+    long verified = SSL_is_server(tls->ssl) ? X509_V_OK : SSL_get_verify_result(tls->ssl);
     tls->alert_sent = true;
-    die(tls, is_verified ? RELAY_ERR_TLS : RELAY_ERR_CERTIFICATE);
+    die(tls, verified == X509_V_OK ? RELAY_ERR_TLS : judge_verification(verified));
     return false;
 }
 

@@ -113,7 +113,7 @@ static int on_verify_pin(X509_STORE_CTX *store, void *user)
         X509_STORE_CTX_set_error(store, X509_V_OK);
         return 1;
     }
-    X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_UNTRUSTED);
+    X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
     return 0;
 }
 

@@ -32,6 +32,12 @@
     X(IDLE, 504, "connection_timeout", "idle for too long")                                                  \
     X(TLS, 502, "tls_protocol_error", "TLS failed")                                                          \
     X(CERTIFICATE, 502, "tls_certificate_error", "the peer's certificate is not accepted")                   \
+    X(CERTIFICATE_ISSUER, 502, "tls_certificate_error",                                                      \
+      "the issuer of the peer's certificate is not trusted")                                                 \
+    X(CERTIFICATE_NAME, 502, "tls_certificate_error", "the peer's certificate is for another name")          \
+    X(CERTIFICATE_TIME, 502, "tls_certificate_error",                                                        \
+      "the peer's certificate has expired or is not valid yet")                                              \
+    X(CERTIFICATE_PIN, 502, "tls_certificate_error", "the peer's key is not the pinned one")                 \
     X(PROTOCOL, 502, "http_protocol_error", "the peer broke the protocol")                                   \
     X(EXCESSIVE_LOAD, 429, "http_request_denied", "the peer makes too much work")                            \
     X(CANCELLED, 500, "proxy_internal_error", "cancelled")                                                   \

@@ -191,6 +191,16 @@ def test_check(chain):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "hop 1" in done.stdout.lower() and "hop 2" in done.stdout.lower()
+    for target, status, text in ((f"127.0.0.1:{ports.free_port()}", 1, "connection refused"), ("10.0.0.1:80", 1, "prohibited")):
+        done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path, "--target", target],
+                              env=process.environment(), timeout=40, capture_output=True, text=True)
+        assert done.returncode == status and text in done.stdout, done.stdout + done.stderr
+    # Only an ingress, which opens tunnels to its egress relays and nothing else: not what the user wants.
+    config = up.client_config()
+    path.write_text(yaml.safe_dump({**config, "chain": config["chain"][:1]}))
+    done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=40,
+                          capture_output=True, text=True)
+    assert done.returncode != 0 and "refused by policy" in done.stdout and "--target" in done.stdout, done.stdout
     path.write_text(yaml.safe_dump(up.client_config(egress_token="wrong")))
     done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=40,
                           capture_output=True, text=True)

@@ -363,7 +363,7 @@ static void test_wrong_key(void **state)
     add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
     config.hops[0].identity.pin[0] ^= 1;
     start_chain();
-    expect_failure(false, "target.example", 80, 1, RELAY_ERR_CERTIFICATE, "certificate");
+    expect_failure(false, "target.example", 80, 1, RELAY_ERR_CERTIFICATE_PIN, "pinned");
 }
 
 static void test_nobody_there(void **state)

@@ -349,7 +349,7 @@ static int run_check(char *text, size_t size)
 {
     memset(text, 0, size);
     FILE *out = fmemopen(text, size - 1, "w");
-    int error = relay_check_run(&environment, &config, out);
+    int error = relay_check_run(&environment, &config, NULL, 0, out);
     fclose(out);
     return error;
 }

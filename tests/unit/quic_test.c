@@ -630,7 +630,7 @@ static void test_wrong_name(void **state)
 {
     dial_as("other.example", f.client);
     assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
-    assert_int_equal(f.a.close_error, RELAY_ERR_CERTIFICATE);
+    assert_int_equal(f.a.close_error, RELAY_ERR_CERTIFICATE_NAME);
     assert_false(f.a.is_ready);
 }
 
@@ -652,7 +652,7 @@ static void test_pins(void **state)
     dial_as("relay.example", pinned);
     relay_quic_credentials_unref(pinned);
     assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
-    assert_int_equal(f.a.close_error, RELAY_ERR_CERTIFICATE);
+    assert_int_equal(f.a.close_error, RELAY_ERR_CERTIFICATE_PIN);
 }
 
 static void test_bad_files(void **state)
