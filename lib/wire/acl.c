@@ -308,15 +308,16 @@ static bool matches_host(const struct relay_acl_rule *rule, const struct target 
            (!rule->allow && relay_prefix_contains(&rule->prefix, &target->dialled));
 }
 
+/* But for the guard of ports. */
 static bool matches(const struct relay_acl_rule *rule, const struct target *target)
 {
-    if (!matches_port(rule, target->port) || !matches_host(rule, target))
-        return false;
-    if (!rule->allow)
-        return true;
-    if (target->special && !is_literal(rule))
-        return false;
-    return !target->guarded || (is_literal(rule) && rule->has_ports);
+    return matches_port(rule, target->port) && matches_host(rule, target) &&
+           (!rule->allow || !target->special || is_literal(rule));
+}
+
+static bool opens_guarded(const struct relay_acl_rule *rule)
+{
+    return is_literal(rule) && rule->has_ports;
 }
 
 static bool is_resolver(const struct relay_acl_context *context, const struct relay_address *judged)
@@ -359,7 +360,7 @@ int relay_acl_judge_name(const struct relay_acl *acl, const struct relay_acl_con
         /* A deny rule for addresses leaves other addresses; one for this name or for all leaves none. */
         if (!rule->allow && !is_address)
             return RELAY_ERR_DENIED;
-        if (rule->allow && (!guarded || (is_literal(rule) && rule->has_ports)))
+        if (rule->allow && (!guarded || opens_guarded(rule)))
             return 0;
     }
     return RELAY_ERR_DENIED;
@@ -379,15 +380,20 @@ int relay_acl_judge_address(const struct relay_acl *acl, const struct relay_acl_
     if (port == 0)
         return RELAY_ERR_DENIED;
 
+    bool is_port_alone = false; /* the address was let through, not this port of it */
     for (size_t i = 0; i < acl->count; i++) {
         const struct relay_acl_rule *rule = &acl->rules[i];
         if (!matches(rule, &target))
             continue;
+        if (rule->allow && target.guarded && !opens_guarded(rule)) {
+            is_port_alone = true;
+            continue;
+        }
         if (rule->allow)
             return 0;
         return rule->kind == RELAY_ACL_ADDRESS ? RELAY_ERR_ADDRESS_PROHIBITED : RELAY_ERR_DENIED;
     }
-    if (target.special)
+    if (target.special && !is_port_alone)
         return RELAY_ERR_ADDRESS_PROHIBITED;
     return acl->given || target.guarded ? RELAY_ERR_DENIED : 0;
 }

@@ -94,7 +94,8 @@ int relay_acl_judge_name(const struct relay_acl *acl, const struct relay_acl_con
                          const char *host, uint16_t port, enum relay_transport transport);
 
 /* After DNS, for each address: 0, or
- *   RELAY_ERR_ADDRESS_PROHIBITED  own listener, special-purpose address, or a deny rule with an address
+ *   RELAY_ERR_ADDRESS_PROHIBITED  own listener, special-purpose address that no allow rule names, or a deny
+ *                                 rule with an address
  *   RELAY_ERR_DENIED              a guarded port, a deny rule without address, or no rule matches
  * `host` is the name that gave the address, NULL when the target is the address itself. */
 int relay_acl_judge_address(const struct relay_acl *acl, const struct relay_acl_context *context,

@@ -294,6 +294,33 @@ static void guarded_ports_need_a_literal_rule_with_ports(void **state)
     }
 }
 
+/* What refuses a special-purpose address is said to be the address, unless a rule lets it through but for the
+ * port. */
+static void a_guarded_port_is_not_blamed_on_the_address(void **state)
+{
+    static const struct {
+        const char *rules, *host, *address;
+        int verdict;
+    } rows[] = {
+        {"+10.0.0.0/8", NULL, "10.1.2.3", DENIED},
+        {"+10.0.0.0/8", "a.example", "10.1.2.3", DENIED},
+        {"+10.0.0.0/8", NULL, "::ffff:10.1.2.3", DENIED},
+        {"+10.0.0.0/8 -10.1.0.0/16", NULL, "10.1.2.3", PROHIBITED},
+        {"-10.1.0.0/16 +10.0.0.0/8", NULL, "10.1.2.3", PROHIBITED},
+        {"+10.0.0.0/8 +10.1.2.3:25 +10.1.2.3:53", NULL, "10.1.2.3", 0},
+        {"+10.0.0.0/8:80", NULL, "10.1.2.3", PROHIBITED},
+        {"+*", NULL, "10.1.2.3", PROHIBITED},
+        {"+a.example", "a.example", "10.1.2.3", PROHIBITED},
+        {NULL, NULL, "10.1.2.3", PROHIBITED},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        int tcp = judge(rows[i].rules, rows[i].host, rows[i].address, 25, TCP);
+        int udp = judge(rows[i].rules, rows[i].host, rows[i].address, 53, UDP);
+        if (tcp != rows[i].verdict || udp != rows[i].verdict)
+            fail_msg("row %zu: %s, %s", i, relay_error_name(tcp), relay_error_name(udp));
+    }
+}
+
 static void port_53_is_open_to_configured_resolvers(void **state)
 {
     struct relay_address resolvers[] = {address_of("9.9.9.9"), address_of("::ffff:8.8.4.4"),
@@ -462,6 +489,7 @@ int main(void)
         cmocka_unit_test(the_public_internet_passes_without_a_list),
         cmocka_unit_test(the_first_matching_rule_decides),
         cmocka_unit_test(guarded_ports_need_a_literal_rule_with_ports),
+        cmocka_unit_test(a_guarded_port_is_not_blamed_on_the_address),
         cmocka_unit_test(port_53_is_open_to_configured_resolvers),
         cmocka_unit_test(names_are_denied_early_only_when_no_address_could_pass),
         cmocka_unit_test(own_listeners_are_prohibited_whatever_the_list_says),
