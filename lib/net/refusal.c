@@ -61,6 +61,19 @@ void relay_refusal_read(struct relay_refusal *refusal, const struct relay_respon
         relay_proxy_status_parse(&refusal->proxy_status, value.base, value.len);
     if (refusal->status == 401 || refusal->status == 407)
         refusal->error = RELAY_ERR_UNAUTHORIZED;
+    else if (refusal->status == 503 && strcmp(refusal->proxy_status.error, "proxy_internal_response") == 0)
+        refusal->error = RELAY_ERR_SHUTDOWN; /* what this type with this status says when it is ours */
     else if ((refusal->error = error_of_type(refusal->proxy_status.error)) == RELAY_OK)
         refusal->error = error_of_status(refusal->status);
+}
+
+size_t relay_refusal_write(struct relay_refusal_field *field, const char *proxy_name, int error)
+{
+    if (proxy_name == NULL || relay_error_proxy_status(error)[0] == '\0')
+        return 0;
+    int len = relay_proxy_status_write(field->value, sizeof(field->value), proxy_name, error, -1);
+    if (len < 0)
+        return 0;
+    field->field = (struct relay_field){RELAY_SLICE("proxy-status"), {field->value, (size_t)len}};
+    return 1;
 }

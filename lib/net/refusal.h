@@ -18,4 +18,13 @@ struct relay_refusal {
 
 void relay_refusal_read(struct relay_refusal *refusal, const struct relay_response *response);
 
+/* The other way round: the Proxy-Status of what a session refuses by itself, before anyone has seen the
+ * request. */
+struct relay_refusal_field {
+    struct relay_field field;
+    char value[RELAY_PROXY_STATUS_SIZE];
+};
+/* How many fields there are: 1, or 0 when it has no name or the error has no type. */
+size_t relay_refusal_write(struct relay_refusal_field *field, const char *proxy_name, int error);
+
 #endif

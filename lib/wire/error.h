@@ -41,7 +41,7 @@
     X(PROTOCOL, 502, "http_protocol_error", "the peer broke the protocol")                                   \
     X(EXCESSIVE_LOAD, 429, "http_request_denied", "the peer makes too much work")                            \
     X(CANCELLED, 500, "proxy_internal_error", "cancelled")                                                   \
-    X(SHUTDOWN, 503, "destination_unavailable", "shutting down")
+    X(SHUTDOWN, 503, "proxy_internal_response", "shutting down")
 
 enum relay_error {
     RELAY_OK = 0,

@@ -357,6 +357,30 @@ static void test_bad_token_of_the_ingress(void **state)
     expect_failure(false, "target.example", 80, 1, RELAY_ERR_UNAUTHORIZED, "no way to hop 2");
 }
 
+static void test_shutting_down(void **state)
+{
+    ingress_a = start_relay(&certificate, INGRESS_TOKEN, RELAY_DRAINING);
+    egress = start_relay(&certificate, EGRESS_TOKEN, 0);
+    add_hop(INGRESS_TOKEN, "auto", &ingress_a, NULL);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    expect_failure(false, "target.example", 80, 1, RELAY_ERR_SHUTDOWN, "shutting down (503)");
+}
+
+static void test_another_ingress_when_one_is_shutting_down(void **state)
+{
+    struct probe tcp;
+    ingress_a = start_relay(&certificate, INGRESS_TOKEN, RELAY_DRAINING);
+    ingress_b = start_relay(&certificate, INGRESS_TOKEN, 0);
+    egress = start_relay(&certificate, EGRESS_TOKEN, 0);
+    add_hop(INGRESS_TOKEN, "auto", &ingress_a, &ingress_b);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    open_probe(&tcp, false);
+    echo_bytes(&tcp, 1000);
+    close_probe(&tcp);
+}
+
 static void test_wrong_key(void **state)
 {
     egress = start_relay(&certificate, EGRESS_TOKEN, 0);
@@ -587,6 +611,8 @@ int main(void)
         TEST(test_what_the_target_says),
         TEST(test_bad_token_of_the_last_hop),
         TEST(test_bad_token_of_the_ingress),
+        TEST(test_shutting_down),
+        TEST(test_another_ingress_when_one_is_shutting_down),
         TEST(test_wrong_key),
         TEST(test_nobody_there),
         TEST(test_egress_comes_back),

@@ -30,7 +30,8 @@
 #include "tests/unit/quic_harness.h"
 
 /* Deaf: the port is open and nobody reads it, like behind a firewall that drops. */
-enum { RELAY_WITHOUT_UDP = 1, RELAY_WITHOUT_TCP = 2, RELAY_DEAF_UDP = 4 };
+/* Draining: it refuses every tunnel as server/ does after SIGTERM. */
+enum { RELAY_WITHOUT_UDP = 1, RELAY_WITHOUT_TCP = 2, RELAY_DEAF_UDP = 4, RELAY_DRAINING = 8 };
 
 #define CHILD_SESSIONS 64
 
@@ -47,6 +48,7 @@ struct child_relay {
     struct relay_uri_template udp;
     SSL_CTX *tls;
     const char *token;
+    bool is_draining;
     uv_signal_t drain; /* SIGUSR1: GOAWAY on every connection */
     struct relay_session *sessions[CHILD_SESSIONS];
 };
@@ -173,6 +175,8 @@ static void child_on_request(void *user, struct relay_tunnel *tunnel, const stru
                : relay_authority_parse(&host, &port, head->authority.base, head->authority.len);
     if (!child_token_is_good(head)) {
         child_refuse(tunnel, is_udp ? 401 : 407, NULL);
+    } else if (child_relay.is_draining) {
+        child_refuse(tunnel, 503, "test; error=proxy_internal_response");
     } else if (error != 0) {
         child_refuse(tunnel, 400, NULL);
     } else if (strcmp(host.name, "nowhere.example") == 0) {
@@ -353,6 +357,7 @@ static struct child start_relay(const struct certificate *certificate, const cha
     child_relay.limits = RELAY_LIMITS_DEFAULT;
     child_relay.budget.limit = 64 * 1024 * 1024;
     child_relay.token = token;
+    child_relay.is_draining = flags & RELAY_DRAINING;
     if (relay_loop_init(&child_relay.loop, &child_relay.metrics) != 0 ||
         relay_uri_template_parse(&child_relay.udp, RELAY_URI_TEMPLATE_UDP_DEFAULT, NULL) != 0)
         abort();

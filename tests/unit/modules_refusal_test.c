@@ -65,7 +65,7 @@ static void test_heads(void **state)
         {RELAY_ERR_TOO_MANY_FAILURES, -1, NULL, 429, "twohop-egress; error=http_request_denied",
          "retry-after", "60"},
         {RELAY_ERR_LIMIT, -1, NULL, 503, "twohop-egress; error=connection_limit_reached", "retry-after", "5"},
-        {RELAY_ERR_SHUTDOWN, -1, NULL, 503, "twohop-egress; error=destination_unavailable", "retry-after",
+        {RELAY_ERR_SHUTDOWN, -1, NULL, 503, "twohop-egress; error=proxy_internal_response", "retry-after",
          "5"},
         {RELAY_ERR_DNS, 3, NULL, 502, "twohop-egress; error=dns_error; rcode=\"NXDOMAIN\"", "", ""},
         {RELAY_ERR_DNS_TIMEOUT, -1, NULL, 504, "twohop-egress; error=dns_timeout", "", ""},

@@ -27,6 +27,10 @@ static void test_table(void **state)
         {502, ";;;", RELAY_ERR_UNREACHABLE},
         {429, NULL, RELAY_ERR_TOO_MANY_FAILURES},
         {404, NULL, RELAY_ERR_UNSUPPORTED},
+        {503, "r; error=proxy_internal_response", RELAY_ERR_SHUTDOWN},
+        {403, "r; error=proxy_internal_response", RELAY_ERR_DENIED},
+        {503, "r; error=connection_limit_reached", RELAY_ERR_LIMIT},
+        {503, NULL, RELAY_ERR_LIMIT},
         {302, NULL, RELAY_ERR_PROTOCOL},
     };
     (void)state;
@@ -42,8 +46,20 @@ static void test_table(void **state)
     }
 }
 
+static void test_write(void **state)
+{
+    struct relay_refusal_field field;
+    (void)state;
+    assert_int_equal(relay_refusal_write(&field, "twohop-egress", RELAY_ERR_TOO_BIG), 1);
+    assert_true(relay_slice_is(field.field.name, "proxy-status"));
+    assert_true(relay_slice_is(field.field.value, "twohop-egress; error=http_request_error"));
+    assert_int_equal(relay_refusal_write(&field, NULL, RELAY_ERR_TOO_BIG), 0);
+    assert_int_equal(relay_refusal_write(&field, "twohop-egress", RELAY_OK), 0);
+    assert_int_equal(relay_refusal_write(&field, "", RELAY_ERR_TOO_BIG), 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table), cmocka_unit_test(test_write)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
