@@ -12,13 +12,14 @@
 #include "lib/wire/error.h"
 
 #define HEAD_TIMEOUT (30 * RELAY_SECOND)
+#define HEAD_MAX     16384
 
 struct connection {
     struct relay_front *front;
     struct relay_stream *stream;
     struct relay_timer timer; /* until the head is there */
     size_t len;
-    char head[RELAY_HTTP1_HEAD_MAX + 1];
+    char head[HEAD_MAX + 1];
 };
 
 static void end(struct connection *connection)
@@ -123,13 +124,15 @@ static void on_bytes(void *user, uint8_t *bytes, size_t len)
 {
     struct connection *connection = user;
     struct relay_http1_head head;
+    struct relay_limits limits = RELAY_LIMITS_DEFAULT;
+    limits.head_bytes = HEAD_MAX;
     if (len > sizeof(connection->head) - connection->len) {
         refuse(connection, "431 Request Header Fields Too Large", "the head of the request is too long");
         return;
     }
     memcpy(connection->head + connection->len, bytes, len);
     connection->len += len;
-    int error = relay_http1_head_parse(&head, connection->head, connection->len, "http");
+    int error = relay_http1_head_parse(&head, connection->head, connection->len, "http", &limits);
     if (error == 0)
         start_request(connection, &head);
     else if (error == RELAY_ERR_TOO_BIG)
@@ -182,7 +185,7 @@ static void on_accept(struct relay_front *front, int fd, const struct sockaddr_s
     relay_timer_init(&connection->timer, on_timer);
     relay_timer_set_after(front->loop, &connection->timer, HEAD_TIMEOUT);
     /* One read brings no more than the buffer holds. */
-    connection->stream->read_max = RELAY_HTTP1_HEAD_MAX;
+    connection->stream->read_max = HEAD_MAX;
     relay_stream_start(connection->stream, &stream_cb, connection);
 }
 

@@ -95,6 +95,7 @@ void relay_connection_stream(struct relay_worker *worker, struct relay_stream *s
         unlink_and_free(self);
         return;
     }
+    self->session->proxy_name = self->snapshot->proxy_name;
     if (is_http2)
         relay_count(worker->metrics.connections_h2, 1);
     else
@@ -118,5 +119,6 @@ void relay_connection_quic(struct relay_worker *worker, struct relay_quic_conn *
         unlink_and_free(self);
         return;
     }
+    self->session->proxy_name = self->snapshot->proxy_name;
     relay_count(worker->metrics.connections_h3, 1);
 }

@@ -7,6 +7,7 @@
 #include "lib/net/buffer.h"
 #include "lib/net/http1_head.h"
 #include "lib/net/metrics.h"
+#include "lib/net/refusal.h"
 #include "lib/net/stream.h"
 #include "lib/wire/error.h"
 #include "server/http1_response.h"
@@ -64,9 +65,10 @@ static void update_reading(struct http1 *h)
 {
     if (h->state == ENDED)
         return;
+    size_t most = h->super.limits->head_bytes > WAITING_MAX ? h->super.limits->head_bytes + 1 : WAITING_MAX;
     bool is_flowing = h->state != TUNNEL || h->tunnel.count.bytes_in > FLOWING_AFTER;
     h->stream->read_max = is_flowing ? 0 : FIRST_READS;
-    if ((h->user_paused && h->state != ANSWER) || h->in.len >= WAITING_MAX)
+    if ((h->user_paused && h->state != ANSWER) || h->in.len >= most)
         relay_stream_pause(h->stream);
     else
         relay_stream_resume(h->stream);
@@ -104,9 +106,31 @@ static void end_with_reset(struct http1 *h, int error)
     ended(h, error);
 }
 
+/* What Proxy-Status says of a refusal of ours. Nothing of 400: who framed the request so that it is
+ * ambiguous may be another than who reads the answer. */
+static int proxy_error(int status)
+{
+    switch (status) {
+    case 408:
+        return RELAY_ERR_INCOMPLETE;
+    case 431:
+        return RELAY_ERR_TOO_BIG;
+    case 505:
+        return RELAY_ERR_UNSUPPORTED;
+    default:
+        return RELAY_OK;
+    }
+}
+
 static void refuse(struct http1 *h, int status, int error)
 {
     struct relay_response response = {.status = status, .content_length = -1, .ends = true};
+    struct relay_refusal_field proxy_status;
+    bool is_tunnel =
+        h->state == HEAD && relay_http1_head_is_tunnel((char *)relay_buffer_bytes(&h->in), h->in.len);
+    if (is_tunnel)
+        response.num_fields = relay_refusal_write(&proxy_status, h->super.proxy_name, proxy_error(status));
+    response.fields = &proxy_status.field;
     struct relay_http1_context context = {.kind = RELAY_KIND_MESSAGE, .minor_version = 1};
     enum relay_http1_framing framing;
     struct relay_buffer out = {0};
@@ -205,7 +229,7 @@ static bool parse_head(struct http1 *h)
         return false;
     struct relay_http1_head head; /* not in the session: an idle one is to be small */
     int error = relay_http1_head_parse(&head, (char *)relay_buffer_bytes(&h->in), h->in.len,
-                                       h->super.is_clear ? "http" : "https");
+                                       h->super.is_clear ? "http" : "https", h->super.limits);
     if (error == RELAY_ERR_INCOMPLETE)
         return false;
     if (error != RELAY_OK)

@@ -33,12 +33,13 @@ static int refuse(struct relay_http1_head *head, int status)
 
 /* Looks for the empty line; refuses bare CR and LF, NUL, folded lines and too much, before the parser sees
  * them. */
-static int find_end(struct relay_http1_head *head, const char *bytes, size_t len)
+static int find_end(struct relay_http1_head *head, const char *bytes, size_t len,
+                    const struct relay_limits *limits)
 {
     size_t lines = 0,
            begin = len >= 2 && memcmp(bytes, "\r\n", 2) == 0 ? 2 : 0; /* section 2.2: one is ignored */
     for (size_t i = begin, line = begin; i < len; i++) {
-        if (i >= RELAY_HTTP1_HEAD_MAX)
+        if (i >= limits->head_bytes)
             return refuse(head, 431);
         if (bytes[i] == '\0' || (bytes[i] == '\n' && (i == 0 || bytes[i - 1] != '\r')))
             return refuse(head, 400);
@@ -53,7 +54,7 @@ static int find_end(struct relay_http1_head *head, const char *bytes, size_t len
             return lines == 0 ? refuse(head, 400) : RELAY_OK;
         }
         line = i + 1;
-        if (++lines > RELAY_HTTP1_FIELDS_MAX + 1)
+        if (++lines > limits->head_fields + (size_t)1)
             return refuse(head, 431);
     }
     return RELAY_ERR_INCOMPLETE;
@@ -91,28 +92,31 @@ static int take_fields(struct relay_http1_head *head, const struct phr_header *h
     return RELAY_OK;
 }
 
+static bool lists(struct relay_slice rest, const char *token)
+{
+    while (rest.len > 0) {
+        const char *comma = memchr(rest.base, ',', rest.len);
+        size_t len = comma != NULL ? (size_t)(comma - rest.base) : rest.len;
+        struct relay_slice item = {rest.base, len};
+        while (item.len > 0 && (*item.base == ' ' || *item.base == '\t'))
+            item.base++, item.len--;
+        while (item.len > 0 && (item.base[item.len - 1] == ' ' || item.base[item.len - 1] == '\t'))
+            item.len--;
+        if (is_word(item, token))
+            return true;
+        size_t skip = comma != NULL ? len + 1 : len;
+        rest.base += skip;
+        rest.len -= skip;
+    }
+    return false;
+}
+
 /* Whether the lists in all fields of that name hold the token. */
 static bool has_token(const struct relay_http1_head *head, const char *name, const char *token)
 {
-    for (size_t i = 0; i < head->request.num_fields; i++) {
-        if (!relay_slice_is(head->fields[i].name, name))
-            continue;
-        struct relay_slice rest = head->fields[i].value;
-        while (rest.len > 0) {
-            const char *comma = memchr(rest.base, ',', rest.len);
-            size_t len = comma != NULL ? (size_t)(comma - rest.base) : rest.len;
-            struct relay_slice item = {rest.base, len};
-            while (item.len > 0 && (*item.base == ' ' || *item.base == '\t'))
-                item.base++, item.len--;
-            while (item.len > 0 && (item.base[item.len - 1] == ' ' || item.base[item.len - 1] == '\t'))
-                item.len--;
-            if (is_word(item, token))
-                return true;
-            size_t skip = comma != NULL ? len + 1 : len;
-            rest.base += skip;
-            rest.len -= skip;
-        }
-    }
+    for (size_t i = 0; i < head->request.num_fields; i++)
+        if (relay_slice_is(head->fields[i].name, name) && lists(head->fields[i].value, token))
+            return true;
     return false;
 }
 
@@ -150,21 +154,24 @@ static bool take_framing(struct relay_http1_head *head)
     return true;
 }
 
-static bool is_authority(struct relay_slice text, bool needs_port)
+static bool is_authority(struct relay_slice text)
 {
     struct relay_host host;
     uint16_t port;
-    return needs_port ? relay_authority_parse(&host, &port, text.base, text.len) == RELAY_OK
-                      : relay_authority_parse_default(&host, &port, text.base, text.len, 80) == RELAY_OK;
+    return relay_authority_parse_default(&host, &port, text.base, text.len, 80) == RELAY_OK;
 }
 
-static bool take_host(struct relay_http1_head *head)
+/* A CONNECT's Host may be as wrong as its target, when it says the same: nothing is ambiguous then, and who
+ * looks at the target answers as on the other versions. */
+static bool take_host(struct relay_http1_head *head, struct relay_slice target)
 {
     size_t hosts;
     struct relay_slice host = relay_fields_find(head->fields, head->request.num_fields, "host", &hosts);
     if (hosts > 1 || (hosts == 0 && head->minor_version > 0))
         return false;
-    if (hosts == 1 && !is_authority(host, false))
+    bool is_the_target = relay_slice_is(head->request.method, "CONNECT") && host.len == target.len &&
+                         host.len > 0 && memcmp(host.base, target.base, host.len) == 0;
+    if (hosts == 1 && !is_the_target && !is_authority(host))
         return false;
     head->request.authority = host;
     return true;
@@ -187,8 +194,7 @@ static bool take_absolute(struct relay_http1_head *head, struct relay_slice targ
     request->authority = (struct relay_slice){rest.base, len};
     request->path = slash != NULL ? (struct relay_slice){slash, rest.len - len} : RELAY_SLICE("/");
     request->is_absolute = true;
-    return is_authority(request->authority, false) &&
-           relay_field_path_valid(request->path.base, request->path.len);
+    return is_authority(request->authority) && relay_field_path_valid(request->path.base, request->path.len);
 }
 
 static bool take_target(struct relay_http1_head *head, struct relay_slice target, const char *scheme)
@@ -197,7 +203,7 @@ static bool take_target(struct relay_http1_head *head, struct relay_slice target
     if (relay_slice_is(request->method, "CONNECT")) {
         request->kind = RELAY_KIND_BYTES;
         request->authority = target;
-        return is_authority(target, true);
+        return true;
     }
     request->scheme = relay_slice(scheme);
     request->path = target;
@@ -208,13 +214,12 @@ static bool take_target(struct relay_http1_head *head, struct relay_slice target
     return take_absolute(head, target);
 }
 
-/* RFC 9298 section 3.2: GET, with Connection: Upgrade, and no body. */
+/* RFC 9298 section 3.2: GET, with Connection: Upgrade, and no body. The client may offer other protocols
+ * beside it, of which we know none (RFC 9110 section 7.8). */
 static bool take_upgrade(struct relay_http1_head *head)
 {
     struct relay_request *request = &head->request;
-    size_t upgrades;
-    struct relay_slice token = relay_fields_find(head->fields, request->num_fields, "upgrade", &upgrades);
-    if (upgrades != 1 || !is_word(token, "connect-udp") || head->minor_version == 0 ||
+    if (head->minor_version == 0 || !has_token(head, "upgrade", "connect-udp") ||
         !has_token(head, "connection", "upgrade"))
         return true;
     if (!relay_slice_is(request->method, "GET"))
@@ -225,12 +230,38 @@ static bool take_upgrade(struct relay_http1_head *head)
     return true;
 }
 
-int relay_http1_head_parse(struct relay_http1_head *head, char *bytes, size_t len, const char *scheme)
+static bool begins_with(struct relay_slice text, const char *word)
+{
+    return text.len >= strlen(word) && strncasecmp(text.base, word, strlen(word)) == 0;
+}
+
+bool relay_http1_head_is_tunnel(const char *bytes, size_t len)
+{
+    struct relay_slice rest = {bytes, len};
+    if (begins_with(rest, "\r\n"))
+        rest = (struct relay_slice){bytes + 2, len - 2};
+    if (len > 0 && begins_with(rest, "CONNECT "))
+        return true;
+    const char *line;
+    while (rest.len > 0 && (line = memchr(rest.base, '\n', rest.len)) != NULL) {
+        rest.len -= (size_t)(line + 1 - rest.base);
+        rest.base = line + 1;
+        const char *end = rest.len > 0 ? memchr(rest.base, '\r', rest.len) : NULL;
+        size_t value = strlen("upgrade:");
+        if (end != NULL && begins_with(rest, "upgrade:") &&
+            lists((struct relay_slice){rest.base + value, (size_t)(end - rest.base) - value}, "connect-udp"))
+            return true;
+    }
+    return false;
+}
+
+int relay_http1_head_parse(struct relay_http1_head *head, char *bytes, size_t len, const char *scheme,
+                           const struct relay_limits *limits)
 {
     memset(head, 0, offsetof(struct relay_http1_head, fields));
     head->body = RELAY_HTTP1_NO_BODY;
     head->keep_alive = head->expects_continue = false;
-    int error = find_end(head, bytes, len);
+    int error = find_end(head, bytes, len, limits);
     if (error != RELAY_OK)
         return error;
 
@@ -247,7 +278,7 @@ int relay_http1_head_parse(struct relay_http1_head *head, char *bytes, size_t le
     if (error != RELAY_OK)
         return error;
     bool is_good = relay_field_method_valid(request->method.base, request->method.len) &&
-                   take_framing(head) && take_host(head) && take_target(head, target, scheme) &&
+                   take_framing(head) && take_host(head, target) && take_target(head, target, scheme) &&
                    take_upgrade(head);
     if (!is_good || (request->kind != RELAY_KIND_MESSAGE && head->body != RELAY_HTTP1_NO_BODY))
         return refuse(head, 400);

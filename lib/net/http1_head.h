@@ -4,9 +4,9 @@
 #define RELAY_NET_HTTP1_HEAD_H
 
 #include "lib/net/http.h"
+#include "lib/net/limits.h"
 
-#define RELAY_HTTP1_HEAD_MAX   16384
-#define RELAY_HTTP1_FIELDS_MAX 100
+#define RELAY_HTTP1_FIELDS_MAX 1000 /* what limits->head_fields may be at most */
 
 enum relay_http1_body { RELAY_HTTP1_NO_BODY, RELAY_HTTP1_LENGTH, RELAY_HTTP1_CHUNKED };
 
@@ -24,10 +24,17 @@ struct relay_http1_head {
 };
 
 /* Parses the head at the front of the bytes, whose field names are lowered in place. `scheme` is that of the
- * connection. An upgrade to connect-udp (RFC 9298 section 3.2) is shown as an extended CONNECT; other Upgrade
- * tokens are ignored. RELAY_ERR_INCOMPLETE: call again with more bytes. RELAY_ERR_INVALID, RELAY_ERR_TOO_BIG,
+ * connection; of `limits` head_fields and head_bytes count, the bytes as they come. An upgrade to connect-udp
+ * (RFC 9298 section 3.2) is shown as an extended CONNECT; other Upgrade tokens are ignored. The target of a
+ * CONNECT is shown as it came: whether it is an authority is for who takes the request.
+ * RELAY_ERR_INCOMPLETE: call again with more bytes. RELAY_ERR_INVALID, RELAY_ERR_TOO_BIG,
  * RELAY_ERR_UNSUPPORTED (the version): see status, then close. */
-int relay_http1_head_parse(struct relay_http1_head *head, char *bytes, size_t len, const char *scheme);
+int relay_http1_head_parse(struct relay_http1_head *head, char *bytes, size_t len, const char *scheme,
+                           const struct relay_limits *limits);
+
+/* Whether a head that cannot be parsed, or has not come whole, asks for a tunnel as far as it can be seen:
+ * CONNECT, or Upgrade: connect-udp. */
+bool relay_http1_head_is_tunnel(const char *bytes, size_t len);
 
 /* The chunked coding (RFC 9112 section 7.1). Zeroed, it waits for the first chunk's size. Extensions and
  * trailer fields are skipped, together at most 16 KiB. */

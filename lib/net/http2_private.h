@@ -199,7 +199,7 @@ nghttp2_data_provider relay_http2_stream_provider(void);
 int relay_http2_stream_send_data(struct http2_stream *stream, const uint8_t *frame_head, size_t len);
 /* `len` bytes of DATA need no user: padding, and what is dropped. */
 void relay_http2_stream_credit(struct http2_stream *stream, size_t len);
-/* Server: an answer of the session itself, to a head that nobody is shown. */
-void relay_http2_stream_refuse(struct http2_stream *stream, int status);
+/* Server: an answer of the session itself, to a head that nobody is shown. `is_tunnel`: it was a CONNECT. */
+void relay_http2_stream_refuse(struct http2_stream *stream, int error, bool is_tunnel);
 
 #endif

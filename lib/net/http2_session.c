@@ -221,7 +221,7 @@ static void show_request(struct http2_session *session, struct http2_head *head)
     if (error != 0)
         relay_count(metrics->malformed, 1);
     if (error == RELAY_ERR_TOO_BIG) {
-        relay_http2_stream_refuse(stream, relay_error_status(error));
+        relay_http2_stream_refuse(stream, error, relay_slice_is(head->method, "CONNECT"));
         if (!relay_http2_guard_own_reset(&session->guard, session->super.limits,
                                          relay_loop_now(session->super.loop)))
             relay_http2_session_fail(session, RELAY_ERR_EXCESSIVE_LOAD);

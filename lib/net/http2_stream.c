@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/net/refusal.h"
 #include "lib/wire/error.h"
 
 #define WRITABLE_BELOW HTTP2_DATA_MAX /* a user that waits is told when no more than this is queued */
@@ -256,9 +257,17 @@ static int on_respond(struct relay_tunnel *tunnel, const struct relay_response *
     return submit_response(stream, response);
 }
 
-void relay_http2_stream_refuse(struct http2_stream *stream, int status)
+void relay_http2_stream_refuse(struct http2_stream *stream, int error, bool is_tunnel)
 {
-    struct relay_response response = {.status = status, .content_length = 0, .ends = true};
+    struct relay_refusal_field proxy_status;
+    struct relay_response response = {
+        .status = relay_error_status(error),
+        .fields = &proxy_status.field,
+        .content_length = 0,
+        .ends = true,
+    };
+    if (is_tunnel)
+        response.num_fields = relay_refusal_write(&proxy_status, stream->tunnel.session->proxy_name, error);
     if (submit_response(stream, &response) != 0)
         relay_http2_stream_reset(stream, NGHTTP2_INTERNAL_ERROR);
 }

@@ -61,6 +61,18 @@ void relay_http3_head_dispose(struct relay_http3_head *head)
     memset(head, 0, sizeof(*head));
 }
 
+bool relay_http3_head_is_connect(const struct relay_http3_head *head)
+{
+    for (size_t i = 0; i < head->num_spans; i++) {
+        const struct relay_http3_span *span = &head->spans[i];
+        const struct relay_slice name = {head->bytes + span->name, span->name_len},
+                                 value = {head->bytes + span->value, span->value_len};
+        if (relay_slice_is(name, ":method"))
+            return relay_slice_is(value, "CONNECT");
+    }
+    return false;
+}
+
 /* A pseudo-header's place to be, and whether it came already. */
 struct pseudo {
     const char *name;

@@ -72,6 +72,8 @@ struct relay_http3_head {
 /* Fields beyond limits->head_fields and bytes beyond limits->head_bytes are not kept; head->error says so. */
 void relay_http3_head_add(struct relay_http3_head *head, const struct relay_limits *limits, const char *name,
                           size_t name_len, const char *value, size_t value_len);
+/* Whether `:method: CONNECT` is in what was kept of it. */
+bool relay_http3_head_is_connect(const struct relay_http3_head *head);
 /* The head as a request (without `ends`), borrowed from it. 0, or RELAY_ERR_INVALID: malformed by RFC 9114
  * section 4.1.2, 4.2, 4.3.1 and 4.4, RFC 9220 or RFC 9297 section 3.4; RELAY_ERR_NO_MEMORY. */
 int relay_http3_head_request(struct relay_http3_head *head, struct relay_request *request);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/net/metrics.h"
+#include "lib/net/refusal.h"
 #include "lib/wire/error.h"
 
 /* How much one stream gives nghttp3 before the others have their turn. By itself nghttp3 serves streams of
@@ -466,9 +467,13 @@ static void show(struct relay_http3_stream *stream)
 static void refuse(struct relay_http3_stream *stream)
 {
     struct relay_http3 *session = relay_http3_of(stream);
-    struct relay_response response = {.status = 431, .content_length = 0, .ends = true};
+    struct relay_refusal_field proxy_status;
+    struct relay_response response = {
+        .status = 431, .fields = &proxy_status.field, .content_length = 0, .ends = true};
     if (stream->is_failed)
         return;
+    if (relay_http3_head_is_connect(&stream->head))
+        response.num_fields = relay_refusal_write(&proxy_status, session->base.proxy_name, RELAY_ERR_TOO_BIG);
     relay_count(session->base.loop->metrics->malformed, 1);
     relay_http3_count_own_reset(session);
     relay_http3_link_remove(&stream->heading);

@@ -43,6 +43,9 @@ struct relay_session {
     bool is_authenticated;    /* a good token has come on it (relay_session_authenticated) */
     uint32_t num_tunnels;     /* open request streams of every kind */
     struct sockaddr_storage peer, local;
+    /* Server: the relay's name in the Proxy-Status of what the session refuses by itself. Set by who made the
+     * session, outlives it; NULL: without Proxy-Status. */
+    const char *proxy_name;
 };
 
 /* Client: sends the request. NULL: the session takes no more (GOAWAY, stream limit, dead); nothing was

@@ -31,15 +31,16 @@ static void check_chunked(char *bytes, size_t len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct relay_http1_head head;
+    const struct relay_limits limits = RELAY_LIMITS_DEFAULT;
     char *bytes = malloc(size + 1);
     if (bytes == NULL)
         return 0;
     memcpy(bytes, data, size);
-    int error = relay_http1_head_parse(&head, bytes, size, "https");
+    int error = relay_http1_head_parse(&head, bytes, size, "https", &limits);
+    relay_http1_head_is_tunnel(bytes, size);
     if (error == RELAY_OK) {
         size_t hosts;
-        require(head.len <= size && head.len <= RELAY_HTTP1_HEAD_MAX &&
-                memchr(bytes, '\0', head.len) == NULL);
+        require(head.len <= size && head.len <= limits.head_bytes && memchr(bytes, '\0', head.len) == NULL);
         relay_fields_find(head.request.fields, head.request.num_fields, "host", &hosts);
         require(hosts == 1 || (hosts == 0 && head.minor_version == 0));
         for (size_t i = 0; i < head.request.num_fields; i++)

@@ -27,6 +27,9 @@ class Connection:
         config = h2.config.H2Configuration(header_encoding="utf-8", validate_outbound_headers=False,
                                            normalize_outbound_headers=False)
         self.h2 = h2.connection.H2Connection(config)
+        # python3-h2 takes a GOAWAY for the end; streams live on, and a notice allows new ones (RFC 9113 section 6.8)
+        machine, open_ = self.h2.state_machine, h2.connection.ConnectionState.CLIENT_OPEN
+        machine._transitions = machine._transitions | {(open_, h2.connection.ConnectionInputs.RECV_GOAWAY): (None, open_)}
         self.streams, self.goaway, self.closed = {}, None, False
         self.h2.initiate_connection()
         self.flush()

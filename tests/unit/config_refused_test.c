@@ -207,7 +207,7 @@ static const struct {
     {EGRESS "limits.tunnel-memory: 1T\n",
      ":4:23: [limits.tunnel-memory] expected a number of bytes (suffixes K, M, G) from 16M to 1024G"},
     {EGRESS "limits.head-bytes: 16KB\n",
-     ":4:20: [limits.head-bytes] expected a number of bytes (suffixes K, M, G) from 1K to 256K"},
+     ":4:20: [limits.head-bytes] expected a number of bytes (suffixes K, M, G) from 1K to 128K"},
     {EGRESS "limits.window-initial: 1M\nlimits.window-max: 512K\n",
      ":4:24: [limits.window-initial] expected no more than limits.window-max"},
     {EGRESS "limits.half-open-retry: 2000\n",

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -27,6 +28,13 @@ static const struct {
     {"CONNECT b.example:443 HTTP/1.1\r\n" H "\r\n", 0},
     {"CONNECT [2001:db8::1]:443 HTTP/1.1\r\n" H "\r\n", 0},
     {"CONNECT b.example:443 HTTP/1.1\r\n" H "Content-Length: 0\r\n\r\n", 0},
+    /* whether a CONNECT's target is an authority is for who takes it */
+    {"CONNECT b.example HTTP/1.1\r\n" H "\r\n", 0},
+    {"CONNECT http://b.example/ HTTP/1.1\r\n" H "\r\n", 0},
+    {"CONNECT b.example:0 HTTP/1.1\r\nHost: b.example:0\r\n\r\n", 0},
+    {"CONNECT 0x7f.1:80 HTTP/1.1\r\nHost: 0x7f.1:80\r\n\r\n", 0},
+    {"CONNECT [::1%25lo]:80 HTTP/1.1\r\nHost: [::1%25lo]:80\r\n\r\n", 0},
+    {"CONNECT b\xc3\xbc.example:80 HTTP/1.1\r\nHost: b\xc3\xbc.example:80\r\n\r\n", 0},
     {"POST / HTTP/1.1\r\n" H "Content-Length: 5\r\n\r\n", 0},
     {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: Chunked\r\n\r\n", 0},
     {"GET / HTTP/1.1\r\n" H "X: \xc3\xa4 \t \r\n\r\n", 0},
@@ -77,10 +85,10 @@ static const struct {
     {"CONNECT b.example:443 HTTP/1.1\r\n" H "Content-Length: 5\r\n\r\n", 400},
     {"CONNECT b.example:443 HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n", 400},
     /* targets */
-    {"CONNECT b.example HTTP/1.1\r\n" H "\r\n", 400},
-    {"CONNECT http://b.example/ HTTP/1.1\r\n" H "\r\n", 400},
-    {"CONNECT /x HTTP/1.1\r\n" H "\r\n", 400},
-    {"CONNECT b.example:0 HTTP/1.1\r\n" H "\r\n", 400},
+    {"CONNECT 0x7f.1:80 HTTP/1.1\r\nHost: 0x7f.1:8080\r\n\r\n", 400},
+    {"CONNECT b.example:443 HTTP/1.1\r\n\r\n", 400},
+    {"CONNECT b.example:443 HTTP/1.1\r\n" H H "\r\n", 400},
+    {"CONNECT b .example:443 HTTP/1.1\r\n" H "\r\n", 400},
     {"GET * HTTP/1.1\r\n" H "\r\n", 400},
     {"GET b.example:443 HTTP/1.1\r\n" H "\r\n", 400},
     {"GET ftp://b.example/ HTTP/1.1\r\n" H "\r\n", 400},
@@ -92,11 +100,12 @@ static const struct {
 };
 
 static struct relay_http1_head head;
+static struct relay_limits limits;
 
 static int parse(const char *text, size_t len, char *copy)
 {
     memcpy(copy, text, len);
-    int error = relay_http1_head_parse(&head, copy, len, "https");
+    int error = relay_http1_head_parse(&head, copy, len, "https", &limits);
     return error == RELAY_ERR_INCOMPLETE ? -1 : error == RELAY_OK ? 0 : head.status;
 }
 
@@ -115,26 +124,81 @@ static void heads_are_judged(void **state)
     assert_int_equal(parse("GET / HTTP/1.1\r\n" H "X: a\0b\r\n\r\n", 41, copy), 400);
 }
 
-static void limits_hold_for_whole_and_partial_heads(void **state)
+static void check_limits(size_t most_fields, size_t most_bytes)
 {
-    static char text[40000], copy[40000];
-    for (size_t fields = 99; fields <= 101; fields++) {
+    static char text[80000], copy[80000];
+    limits.head_fields = (uint32_t)most_fields;
+    limits.head_bytes = (uint32_t)most_bytes;
+    for (size_t fields = most_fields - 1; fields <= most_fields + 1; fields++) {
         char *end = stpcpy(text, "GET / HTTP/1.1\r\n" H);
         for (size_t i = 1; i < fields; i++)
             end = stpcpy(end, "X: y\r\n");
-        assert_int_equal(parse(text, (size_t)(end - text), copy), fields > 100 ? 431 : -1);
+        assert_int_equal(parse(text, (size_t)(end - text), copy), fields > most_fields ? 431 : -1);
         end = stpcpy(end, "\r\n");
-        assert_int_equal(parse(text, (size_t)(end - text), copy), fields > 100 ? 431 : 0);
+        assert_int_equal(parse(text, (size_t)(end - text), copy), fields > most_fields ? 431 : 0);
+        assert_true(fields > most_fields || head.request.num_fields == fields);
     }
-    for (size_t len = 16383; len <= 16385; len++) {
+    for (size_t len = most_bytes - 1; len <= most_bytes + 1; len++) {
         char *end = stpcpy(text, "GET / HTTP/1.1\r\n" H "X: ");
         memset(end, 'x', len);
         strcpy(text + len - 4, "\r\n\r\n");
-        assert_int_equal(parse(text, len, copy), len > 16384 ? 431 : 0);
+        assert_int_equal(parse(text, len, copy), len > most_bytes ? 431 : 0);
     }
-    memset(text, 'x', 20000);
-    assert_int_equal(parse(text, 20000, copy), 431);
-    assert_int_equal(parse(text, 16384, copy), -1);
+    memset(text, 'x', sizeof(text));
+    assert_int_equal(parse(text, most_bytes + 3000, copy), 431);
+    assert_int_equal(parse(text, most_bytes, copy), -1);
+}
+
+static void limits_hold_for_whole_and_partial_heads(void **state)
+{
+    check_limits(100, 16384);
+    check_limits(16, 1024);
+    check_limits(RELAY_HTTP1_FIELDS_MAX, 65536);
+    limits = RELAY_LIMITS_DEFAULT;
+}
+
+static void upgrades_to_connect_udp(void **state)
+{
+    static const struct {
+        const char *fields;
+        bool is_taken;
+    } offers[] = {
+        {"Connection: Upgrade\r\nUpgrade: connect-udp\r\n", true},
+        {"Connection: keep-alive, UPGRADE\r\nUpgrade: websocket ,\tConnect-UDP\r\n", true},
+        {"Connection: Upgrade\r\nUpgrade: connect-udp, websocket\r\n", true},
+        {"Connection: close\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: ,connect-udp,\r\n", true},
+        {"Connection: Upgrade\r\nUpgrade: connect-udp/1, x-connect-udp, connect udp\r\n", false},
+        {"Connection: Upgrade\r\nUpgrade: websocket\r\n", false},
+        {"Upgrade: connect-udp\r\n", false},
+    };
+    static char text[512], copy[512];
+    for (size_t i = 0; i < sizeof(offers) / sizeof(offers[0]); i++) {
+        snprintf(text, sizeof(text), "GET /h/1/ HTTP/1.1\r\n" H "%s\r\n", offers[i].fields);
+        assert_int_equal(parse(text, strlen(text), copy), 0);
+        assert_int_equal(head.request.kind, offers[i].is_taken ? RELAY_KIND_CAPSULES : RELAY_KIND_MESSAGE);
+        assert_int_equal(relay_slice_is(head.request.protocol, "connect-udp"), offers[i].is_taken);
+    }
+}
+
+static void tunnels_are_recognised_before_they_are_parsed(void **state)
+{
+    static const struct {
+        const char *text;
+        bool is_tunnel;
+    } heads[] = {
+        {"CONNECT b.example:1 HT", true},
+        {"\r\nCONNECT b", true},
+        {"CONNECT", false},
+        {"GET /CONNECT HTTP/1.1\r\nX: CONNECT ", false},
+        {"GET / HTTP/1.1\r\nHost: a\r\nupgrade: websocket, Connect-UDP\r\nX", true},
+        {"GET / HTTP/1.1\r\nX: a\r\nUpgrade: connect-ud", false},
+        {"GET / HTTP/1.1\r\nUpgrade: websocket\r\n", false},
+        {"GET / HTTP/1.1\r\n", false},
+        {"", false},
+    };
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
+        assert_int_equal(relay_http1_head_is_tunnel(heads[i].text, strlen(heads[i].text)),
+                         heads[i].is_tunnel);
 }
 
 static void what_was_parsed_is_shown(void **state)
@@ -220,9 +284,12 @@ static void chunked_bodies_are_decoded_in_any_pieces(void **state)
 
 int main(void)
 {
+    limits = RELAY_LIMITS_DEFAULT;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heads_are_judged),
         cmocka_unit_test(limits_hold_for_whole_and_partial_heads),
+        cmocka_unit_test(upgrades_to_connect_udp),
+        cmocka_unit_test(tunnels_are_recognised_before_they_are_parsed),
         cmocka_unit_test(what_was_parsed_is_shown),
         cmocka_unit_test(chunked_bodies_are_decoded_in_any_pieces),
     };
