@@ -80,14 +80,38 @@ static int compile_literal(struct compiler *c)
     return rv;
 }
 
-static int compile_variable(struct compiler *c, const char *name, size_t len)
+/* RFC 6570 section 2.3. Modifiers (level 4) are no part of it. */
+static bool is_variable(const char *name, size_t len)
 {
-    bool is_host = len == strlen("target_host") && memcmp(name, "target_host", len) == 0;
-    bool is_port = len == strlen("target_port") && memcmp(name, "target_port", len) == 0;
+    bool was_dot = true; /* at the beginning and behind a dot there is none */
+    for (size_t i = 0; i < len; i++) {
+        bool is_dot = name[i] == '.';
+        if (name[i] == '%' && hex_value(name[i + 1]) >= 0 && hex_value(name[i + 2]) >= 0)
+            i += 2;
+        else if ((is_dot && was_dot) || !is_unreserved(name[i]) || name[i] == '-' || name[i] == '~')
+            return false;
+        was_dot = is_dot;
+    }
+    return !was_dot;
+}
+
+static bool is_target(const char *name, size_t len)
+{
+    return len == strlen("target_host") &&
+           (memcmp(name, "target_host", len) == 0 || memcmp(name, "target_port", len) == 0);
+}
+
+/* A variable of another name: nobody defines it, so that it expands to nothing (RFC 6570 section 3.2.1). */
+static int compile_undefined(struct compiler *c, const char *name, size_t len)
+{
     if (memchr(name, '*', len) != NULL || memchr(name, ':', len) != NULL)
         return refuse(c, name, "modifiers are not allowed");
-    if (!is_host && !is_port)
-        return refuse(c, name, "the only variables are target_host and target_port");
+    return is_variable(name, len) ? 0 : refuse(c, name, "this is no name of a variable");
+}
+
+static int compile_target(struct compiler *c, const char *name)
+{
+    bool is_host = name[strlen("target_")] == 'h', is_port = !is_host;
     if (is_host ? c->seen_host : c->seen_port)
         return refuse(c, name, "this variable appears twice");
     c->seen_host |= is_host;
@@ -127,6 +151,17 @@ static int compile_operator(struct compiler *c, char *op)
     return 0;
 }
 
+static int compile_variable(struct compiler *c, char op, bool *first, size_t len)
+{
+    if (!is_target(c->p, len))
+        return compile_undefined(c, c->p, len);
+    int rv = op == 0 && *first ? check_separator(c, '{') : 0;
+    if (rv == 0)
+        rv = compile_prefix(c, op, *first, c->p, len);
+    *first = false;
+    return rv == 0 ? compile_target(c, c->p) : rv;
+}
+
 static int compile_expression(struct compiler *c)
 {
     const char *end = strchr(c->p, '}');
@@ -134,14 +169,11 @@ static int compile_expression(struct compiler *c)
         return refuse(c, c->p, "'{' without '}'");
     c->p++;
     char op;
+    bool first = true; /* of those that expand to something */
     int rv = compile_operator(c, &op);
-    if (rv == 0 && op == 0)
-        rv = check_separator(c, '{');
-    for (bool first = true; rv == 0; first = false) {
+    while (rv == 0) {
         size_t len = strcspn(c->p, ",}");
-        rv = compile_prefix(c, op, first, c->p, len);
-        if (rv == 0)
-            rv = compile_variable(c, c->p, len);
+        rv = compile_variable(c, op, &first, len);
         c->p += len;
         if (c->p == end)
             break;

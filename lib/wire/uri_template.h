@@ -1,11 +1,12 @@
 /* URI Templates with target_host and target_port for CONNECT-UDP: RFC 9298 sections 2 and 3, RFC 6570 up to
  * level 3.
  *
- * Accepted are `{target_host}`, `{target_host,target_port}` and the query forms `{?a,b}` and `{&a,b}`, each
- * variable exactly once and in either order:
+ * Accepted are `{target_host}`, `{target_host,target_port}` and the query forms `{?a,b}` and `{&a,b}`, these
+ * two exactly once and in either order. Variables of other names may be there (RFC 9298 section 2): they are
+ * undefined and expand to nothing, for the client and for the relay.
  *   /.well-known/masque/udp/{target_host}/{target_port}/
  *   /masque{?target_host,target_port}
- *   /proxy?h={target_host}&p={target_port}
+ *   /proxy?h={target_host}&p={target_port}{&user}
  *   https://relay.example:4433/.well-known/masque/udp/{target_host}/{target_port}/
  * Everything is resolved by the parser into three literals around two values, so that matching and expanding
  * are plain walks over bytes, with no allocation.
@@ -47,8 +48,8 @@ struct relay_uri_template_fault {
 
 /* Compiles a template: an absolute path, or an https URI whose authority goes to `host` and `port` (443 if
  * absent). Returns 0, or RELAY_ERR_INVALID or RELAY_ERR_TOO_BIG with `*fault` filled (it may be NULL).
- * Refused besides what RFC 9298 section 2 forbids: modifiers, variables of other names, a fragment, and two
- * values with nothing between them that ends the first. */
+ * Refused besides what RFC 9298 section 2 forbids: a fragment, and two values with nothing between them that
+ * ends the first. */
 int relay_uri_template_parse(struct relay_uri_template *t, const char *text,
                              struct relay_uri_template_fault *fault);
 

@@ -31,7 +31,7 @@ static void test_complete_file(void **state)
                           "    urls: [https://a.example, 'https://[2001:db8::1]:4433/']\n"
                           "    token: secret\n"
                           "    http: 2\n"
-                          "  - url: https://b.example:8443/x/{target_host}/{target_port}\n"
+                          "  - url: https://b.example:8443/x/{target_host}/{target_port}{?user}\n"
                           "    pin: sha256/" PIN "\n"
                           "http-proxy: 127.0.0.1:8080\n"
                           "socks: '[::1]:0'\n"

@@ -155,10 +155,10 @@ static void policies_hold_wherever_they_are_written(void **state)
 
 static void each_template_has_its_policy(void **state)
 {
-    struct relay_config *config = load(
-        EGRESS
-        "proxy.connect-udp: [\"+a.example:443\", \"-*\"]\n"
-        "proxy.connect-udp.template: [\"/m{?target_host,target_port}\", \"/{target_host}/{target_port}\"]\n");
+    struct relay_config *config =
+        load(EGRESS "proxy.connect-udp: [\"+a.example:443\", \"-*\"]\n"
+                    "proxy.connect-udp.template: [\"/m{?target_host,user,target_port}\", "
+                    "\"/{target_host}/{target_port}\"]\n");
     const struct relay_snapshot *snapshot = config->snapshot;
     struct relay_host host;
     uint16_t port;
@@ -167,6 +167,10 @@ static void each_template_has_its_policy(void **state)
     assert_int_equal(relay_uri_template_match(&snapshot->connect_udp[1].template, "/b/7", 4, &host, &port),
                      0);
     assert_int_equal(port, 7);
+    static const char query[] = "/m?target_host=b&target_port=8"; /* `user` is undefined */
+    assert_int_equal(
+        relay_uri_template_match(&snapshot->connect_udp[0].template, query, strlen(query), &host, &port), 0);
+    assert_int_equal(port, 8);
     relay_config_free(config);
 
     static const char path[] = "/.well-known/masque/udp/192.0.2.1/443/";
