@@ -118,7 +118,9 @@ const struct relay_directive relay_auth_directives[] = {
      .min = 1,
      .max = 10000000,
      .default_text = "1000",
-     .help = "Wrong tokens from all sources together, per worker."},
+     .help = "Wrong tokens from all sources in peers: together; above it 429 there. A user name offered "
+             "there (Basic) "
+             "is limited by auth.failures-per-minute besides."},
     {.name = "peers",
      .type = RELAY_DIRECTIVE_CUSTOM,
      .apply = apply_peers,

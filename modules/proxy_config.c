@@ -221,7 +221,8 @@ const struct relay_directive relay_proxy_directives[] = {
      .help =
          "CONNECT to TCP targets. ON: the role's targets (ingress: relays: only; egress: the public "
          "internet). A list: the "
-         "first rule that matches decides, no match denies. A rule is + or -, then *, an address, a prefix, "
+         "first rule that matches decides, no match denies (ingress: of relays: only, too). A rule is + or "
+         "-, then *, an address, a prefix, "
          "a name or "
          "*.suffix, then optionally :PORT or :FIRST-LAST. A special-purpose address passes only where an "
          "allow rule "
@@ -240,7 +241,7 @@ const struct relay_directive relay_proxy_directives[] = {
      .form = "TEMPLATE | [TEMPLATE, ...]",
      .default_text = RELAY_URI_TEMPLATE_UDP_DEFAULT,
      .help = "Where the target stands in the path or the query: {target_host} and {target_port}, or "
-             "{?target_host,target_port} (RFC 6570)."},
+             "{?target_host,target_port} (RFC 6570). Other variables are undefined and expand to nothing."},
     {.name = "proxy.connect-udp.oversize",
      .type = RELAY_DIRECTIVE_CUSTOM,
      .apply = apply_oversize,
@@ -254,9 +255,9 @@ const struct relay_directive relay_proxy_directives[] = {
      .type = RELAY_DIRECTIVE_CUSTOM,
      .apply = apply_relays,
      .form = "[HOST:PORT, ...]",
-     .help = "At an ingress: the egress relays, its only targets unless proxy.* has a list. One with a "
-             "special-purpose "
-             "address must be written as address."},
+     .help = "At an ingress, where it is mandatory: the egress relays, its only targets. A list of rules in "
+             "proxy.* narrows them and adds none. One with a special-purpose address must be written as "
+             "address; beside a list of rules, there too."},
     {.name = "proxy.timeout.connect",
      RELAY_DIRECTIVE_SECONDS_AT(dial.timeout),
      .min = 0.1,

@@ -78,8 +78,7 @@ static int check_proxy(const struct relay_config *config)
     const struct relay_snapshot *snapshot = config->snapshot;
     if (snapshot->role == RELAY_ROLE_EGRESS && snapshot->num_relays > 0)
         return refuse(find(root, "relays", root), "relays", "role: ingress, whose targets these are");
-    const bool needs_relays = (snapshot->num_connect > 0 && !snapshot->connect[0].acl.given) ||
-                              (snapshot->num_connect_udp > 0 && !snapshot->connect_udp[0].acl.given);
+    const bool needs_relays = snapshot->num_connect > 0 || snapshot->num_connect_udp > 0;
     if (snapshot->role == RELAY_ROLE_INGRESS && needs_relays && snapshot->num_relays == 0)
         return refuse(root, NULL, "relays: [HOST:PORT, ...], the only targets of an ingress");
     yoml_t *template = find(root, "proxy.connect-udp.template", NULL);

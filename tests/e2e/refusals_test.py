@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from harness import configs, dns, http1, http2, http3
+from harness import configs, dns, echo, http1, http2, http3
 
 AUTH = ("proxy-authorization", configs.BEARER)
 TARGET = "11.0.0.2"
@@ -224,6 +224,24 @@ def test_what_is_ambiguous_is_answered_by_400_alone(start):
             status, fields = connection.head()
             assert status == 400 and "proxy-status" not in fields and fields["connection"] == "close", lines
             assert connection.ended()
+
+
+def test_a_list_at_an_ingress_narrows_its_relays(relay, certificates, tmp_path, tcp_echo):
+    """proxy.connect: a list beside relays: opens nothing; what is in both is reached."""
+    denied = (403, "twohop-ingress; error=http_request_denied")
+    prohibited = (403, "twohop-ingress; error=destination_ip_prohibited")
+    with echo.TcpEcho() as other:
+        for rules, first, second in ((["+127.0.0.0/8", "+*"], 200, denied), ("ON", 200, denied),
+                                     ([f"+{other.authority}"], prohibited, denied)):
+            at = configs.Ports()
+            config = configs.ingress(certificates, tmp_path, at, [tcp_echo.authority])
+            config["hosts"]["default"]["paths"]["/"]["proxy.connect"] = rules
+            relay(config)
+            asker = Asker(at, certificates)
+            for target, expected in ((tcp_echo.authority, first), (other.authority, second)):
+                answers = asker.all(CONNECT, target, AUTH)
+                expected = (200, None) if expected == 200 else expected
+                assert set(answers.values()) == {expected}, (rules, target, answers)
 
 
 def test_draining(start):

@@ -189,6 +189,8 @@ static const struct {
      ":4:10: [relays] 64:ff9b::/96 is judged by the IPv4 address inside: expected a rule for that address"},
     {INGRESS "proxy.connect: ON\n",
      ":1:1: expected relays: [HOST:PORT, ...], the only targets of an ingress"},
+    {INGRESS "proxy.connect: [\"+192.0.2.1:443\"]\n",
+     ":1:1: expected relays: [HOST:PORT, ...], the only targets of an ingress"},
     {INGRESS "proxy.connect-udp: ON\nrelays: []\n",
      ":1:1: expected relays: [HOST:PORT, ...], the only targets of an ingress"},
     {EGRESS "debug.observe: maybe\n", ":4:16: [debug.observe] expected ON or OFF"},

@@ -200,6 +200,15 @@ static void test_ingress(void **state)
     assert_string_equal(ask(&none, RELAY_TRANSPORT_UDP, "public.example", 443), "DENIED");
     assert_string_equal(ask(&none, RELAY_TRANSPORT_TCP, "8.8.8.8", 443), "DENIED");
     assert_int_equal(fake_resolver_asked(), asked);
+    /* A list never opens what is no relay. */
+    struct relay_acl wide = {0};
+    assert_int_equal(relay_acl_add(&wide, "+*", &why), 0);
+    assert_int_equal(relay_acl_add(&wide, "+127.0.0.0/8", &why), 0);
+    assert_string_equal(ask(&wide, RELAY_TRANSPORT_TCP, "127.0.0.1", 4433), "127.0.0.1");
+    assert_string_equal(ask(&wide, RELAY_TRANSPORT_TCP, "127.0.0.1", 4434), "DENIED");
+    assert_string_equal(ask(&wide, RELAY_TRANSPORT_TCP, "8.8.8.8", 443), "DENIED");
+    assert_string_equal(ask(&wide, RELAY_TRANSPORT_UDP, "public.example", 443), "DENIED");
+    relay_acl_dispose(&wide);
     relay_acl_dispose(&literal);
 }
 
