@@ -21,6 +21,7 @@ struct relay_account {
 };
 
 struct relay_admission {
+    struct relay_ticket *held; /* all that have a token */
     struct relay_account *connections[BUCKETS];
 };
 
@@ -128,6 +129,34 @@ void relay_ticket_dialled(struct relay_ticket *ticket)
     }
 }
 
+/* ---- revocation ---- */
+
+static void hold(struct relay_admission *admission, struct relay_ticket *ticket)
+{
+    ticket->next_held = admission->held;
+    if (ticket->next_held != NULL)
+        ticket->next_held->prev_held = ticket;
+    admission->held = ticket;
+}
+
+static void let_go(struct relay_admission *admission, struct relay_ticket *ticket)
+{
+    *(ticket->prev_held != NULL ? &ticket->prev_held->next_held : &admission->held) = ticket->next_held;
+    if (ticket->next_held != NULL)
+        ticket->next_held->prev_held = ticket->prev_held;
+}
+
+/* Tickets are released in on_close, which no call of ours brings about at once: the list stands still. */
+void relay_admission_revoke(struct relay_env *env)
+{
+    const struct relay_snapshot *snapshot = env->snapshot;
+    if (env->admission == NULL || snapshot->auth_off)
+        return;
+    for (struct relay_ticket *ticket = env->admission->held; ticket != NULL; ticket = ticket->next_held)
+        if (relay_token_account_is_revoked(ticket->token, &snapshot->tokens))
+            relay_tunnel_abort(ticket->tunnel, RELAY_ERR_UNAUTHORIZED);
+}
+
 /* ---- the books ---- */
 
 int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_tunnel *tunnel,
@@ -156,6 +185,8 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
     ticket->connection = connection;
     ticket->env = env;
     ticket->tunnel = tunnel;
+    if (ticket->token != NULL)
+        hold(admission, ticket);
     ticket->is_metered = ticket->token != NULL &&
                          (snapshot->caps.udp_packets_per_token > 0 || snapshot->caps.udp_bytes_per_token > 0);
     return 0;
@@ -260,8 +291,10 @@ void relay_ticket_release(struct relay_ticket *ticket, int error)
             relay_count(env->metrics->open_tunnels_tcp, -1);
     }
     release_account(env->admission->connections, ticket->connection);
-    if (ticket->token != NULL)
+    if (ticket->token != NULL) {
+        let_go(env->admission, ticket);
         relay_token_account_release(env->token_accounts, ticket->token);
+    }
     memset(ticket, 0, sizeof(*ticket));
 }
 

@@ -25,8 +25,9 @@ struct relay_ticket {
     struct relay_env *env;
     struct relay_tunnel *tunnel;
     struct relay_account *connection;
-    struct relay_token_account *token; /* NULL without one */
-    struct relay_ticket *prev, *next;  /* in the connection's queue of those that wait to dial */
+    struct relay_token_account *token;          /* NULL without one */
+    struct relay_ticket *prev, *next;           /* in the connection's queue of those that wait to dial */
+    struct relay_ticket *prev_held, *next_held; /* in the list of those that have a token */
     void (*on_turn)(struct relay_ticket *ticket);
     struct relay_task task;
     bool is_dialling, is_waiting, is_open, is_udp;
@@ -56,6 +57,10 @@ bool relay_ticket_meter(struct relay_ticket *ticket, const struct relay_snapshot
                         struct relay_run *run);
 /* The tunnel's on_close(error) has come (the tunnel's counters are read a last time), or it was refused. */
 void relay_ticket_release(struct relay_ticket *ticket, int error);
+
+/* After the worker has another snapshot: aborts the tunnels whose token is not in its file any more
+ * (relay_token_accounts_judge), with RELAY_ERR_UNAUTHORIZED. */
+void relay_admission_revoke(struct relay_env *env);
 
 /* At the end of a worker, when no ticket is left. */
 void relay_admission_free(struct relay_admission *admission);

@@ -1,13 +1,11 @@
 #include "modules/token_account.h"
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/net/loop.h"
 #include "lib/wire/error.h"
-#include "lib/wire/token_file.h"
 
 #define BUCKETS    4096
 #define CACHE_LINE 64
@@ -27,6 +25,7 @@ struct lease {
 struct relay_token_account {
     struct relay_token_account *next; /* in its bucket */
     uint32_t tunnels;
+    enum { UNJUDGED, LISTED, REVOKED } standing; /* atomic; of the last judgement */
     char name[RELAY_TOKEN_NAME_MAX + 1];
     /* Atomic. All that has been taken so far is paid for at this time (ns); up to BURST before now counts. */
     uint64_t packets_paid_at __attribute__((aligned(CACHE_LINE))), bytes_paid_at;
@@ -138,6 +137,40 @@ void relay_token_account_release(struct relay_token_accounts *accounts, struct r
     pthread_mutex_lock(&accounts->lock);
     account->tunnels--;
     pthread_mutex_unlock(&accounts->lock);
+}
+
+/* ---- revocation ---- */
+
+static void set_standing(struct relay_token_account *account, int standing)
+{
+    __atomic_store_n(&account->standing, standing, __ATOMIC_RELAXED);
+}
+
+void relay_token_accounts_judge(struct relay_token_accounts *accounts, const struct relay_token_file *tokens)
+{
+    struct relay_token_account *account;
+    pthread_mutex_lock(&accounts->lock);
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (account = accounts->buckets[i]; account != NULL; account = account->next)
+            set_standing(account, tokens->count > 0 ? REVOKED : LISTED);
+    for (size_t i = 0; i < tokens->count; i++)
+        for (account = accounts->buckets[hash_name(tokens->entries[i].name)]; account != NULL;
+             account = account->next)
+            if (strcmp(account->name, tokens->entries[i].name) == 0)
+                set_standing(account, LISTED);
+    pthread_mutex_unlock(&accounts->lock);
+}
+
+bool relay_token_account_is_revoked(const struct relay_token_account *account,
+                                    const struct relay_token_file *tokens)
+{
+    const int standing = __atomic_load_n(&account->standing, __ATOMIC_RELAXED);
+    if (standing != UNJUDGED || tokens->count == 0)
+        return standing == REVOKED;
+    for (size_t i = 0; i < tokens->count; i++)
+        if (strcmp(account->name, tokens->entries[i].name) == 0)
+            return false;
+    return true;
 }
 
 /* ---- datagrams ---- */

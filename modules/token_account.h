@@ -14,8 +14,11 @@
 #ifndef RELAY_MODULES_TOKEN_ACCOUNT_H
 #define RELAY_MODULES_TOKEN_ACCOUNT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "lib/wire/token_file.h"
 
 struct relay_token_accounts;
 struct relay_token_account;
@@ -30,6 +33,13 @@ void relay_token_accounts_free(struct relay_token_accounts *accounts);
 int relay_token_account_take(struct relay_token_accounts *accounts, const char *name, uint32_t max,
                              uint64_t now, struct relay_token_account **account);
 void relay_token_account_release(struct relay_token_accounts *accounts, struct relay_token_account *account);
+
+/* After a reload, before the workers learn of it: notes whose names are in the file no more. An empty file counts
+ * for a mistake: nobody is noted then. */
+void relay_token_accounts_judge(struct relay_token_accounts *accounts, const struct relay_token_file *tokens);
+/* Whether the account's token is gone; `tokens` is asked for an account that is younger than the last judgement. */
+bool relay_token_account_is_revoked(const struct relay_token_account *account,
+                                    const struct relay_token_file *tokens);
 
 /* Per second, and as much at once when the second before was quiet. 0: no limit. */
 struct relay_token_rate {

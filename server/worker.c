@@ -7,6 +7,7 @@
 #include "lib/net/log.h"
 #include "lib/net/quic_endpoint.h"
 #include "lib/wire/error.h"
+#include "modules/admission.h"
 #include "server/connection.h"
 #include "server/listener.h"
 
@@ -202,6 +203,7 @@ static void set_snapshot(void *arg)
     message->worker->budget.limit = message->snapshot->caps.tunnel_credit;
     message->worker->limits = message->snapshot->limits;
     relay_snapshot_unref(old);
+    relay_admission_revoke(&message->worker->env);
     free(message);
 }
 

@@ -51,6 +51,22 @@ static void test_tunnels(void **state)
     assert_int_equal(relay_token_account_take(accounts, "alice", 2, start, &second), RELAY_ERR_LIMIT);
 }
 
+static void test_revocation(void **state)
+{
+    struct relay_token_entry entries[] = {{.name = "carol"}, {.name = "alice"}};
+    struct relay_token_file one = {.entries = entries, .count = 2}, none = {.entries = NULL};
+    struct relay_token_account *alice = take("alice", start), *bob = take("bob", start);
+    relay_token_accounts_judge(accounts, &one);
+    assert_false(relay_token_account_is_revoked(alice, &one));
+    assert_true(relay_token_account_is_revoked(bob, &one));
+    /* Taken on a worker that did not know of the reload yet. */
+    assert_true(relay_token_account_is_revoked(take("dave", start), &one));
+    assert_false(relay_token_account_is_revoked(take("carol", start), &one));
+    relay_token_accounts_judge(accounts, &none);
+    assert_false(relay_token_account_is_revoked(bob, &none));
+    assert_false(relay_token_account_is_revoked(take("erin", start), &none));
+}
+
 /* Opens and closes as fast as it can; how many of its tries were granted, and never more than three at once. */
 static int open_now;
 
@@ -219,6 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_tunnels),
         TEST(test_tunnels_of_many_threads),
+        TEST(test_revocation),
         TEST(test_rates),
         TEST(test_no_limit),
         TEST(test_leases_are_small),
