@@ -35,7 +35,7 @@ static void register_directives(struct relay_config *config)
 {
     for (size_t i = 0; i < NUM_TABLES; i++)
         relay_directives_register(&config->h2o, tables[i].table, config->snapshot);
-    h2o_access_log_register_configurator(&config->h2o);
+    relay_access_log_register(&config->h2o, &config->access_logs);
     h2o_compress_register_configurator(&config->h2o);
     h2o_errordoc_register_configurator(&config->h2o);
     h2o_expires_register_configurator(&config->h2o);
@@ -58,11 +58,11 @@ static int add_default_hosts(struct relay_config *config, char *why, size_t why_
 }
 
 /* Everything after the syntax. Messages go to the captured buffer. */
-static int apply(struct relay_config *config, enum relay_config_use use)
+static int apply(struct relay_config *config)
 {
     yoml_t *root = config->yaml.root;
-    if (relay_config_check_tree(root) != 0 ||
-        h2o_configurator_apply(&config->h2o, root, use == RELAY_CONFIG_TEST) != 0 ||
+    if (relay_config_check_tree(root, config->use) != 0 ||
+        h2o_configurator_apply(&config->h2o, root, config->use != RELAY_CONFIG_SERVE) != 0 ||
         relay_config_check_finish(config) != 0)
         return RELAY_ERR_INVALID;
     relay_config_chain_register(&config->h2o, config->snapshot);
@@ -79,6 +79,8 @@ int relay_config_load(const char *file, enum relay_config_use use, struct relay_
         free(config);
         return RELAY_ERR_NO_MEMORY;
     }
+    config->use = use;
+    config->access_logs.checks_files = use == RELAY_CONFIG_TEST;
     h2o_config_init(&config->h2o);
     config->h2o.server_name = h2o_iovec_init(H2O_STRLIT("twohop"));
     config->h2o.max_request_entity_size = 64 * 1024; /* the stock handlers take no bodies */
@@ -92,7 +94,7 @@ int relay_config_load(const char *file, enum relay_config_use use, struct relay_
     if (error == 0) {
         register_directives(config);
         relay_config_error_capture(why, why_size);
-        error = apply(config, use);
+        error = apply(config);
         if (error != 0 && why[0] == '\0')
             h2o_configurator_errprintf(NULL, config->yaml.root,
                                        "the configuration is refused, as said above");
@@ -111,6 +113,7 @@ void relay_config_free(struct relay_config *config)
     if (config == NULL)
         return;
     h2o_config_dispose(&config->h2o);
+    relay_access_log_free(&config->access_logs);
     relay_snapshot_unref(config->snapshot);
     for (size_t i = 0; i < config->num_listeners; i++) {
         free(config->listeners[i].certificate_file);
@@ -232,7 +235,7 @@ int relay_config_reload(const char *file, const struct relay_config *running,
     struct relay_config *config;
     *snapshot = NULL;
     restart[0] = '\0';
-    const int error = relay_config_load(file, RELAY_CONFIG_TEST, &config, why, why_size);
+    const int error = relay_config_load(file, RELAY_CONFIG_RELOAD, &config, why, why_size);
     if (error != 0)
         return error;
     if (config->snapshot->role != running->snapshot->role) {

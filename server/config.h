@@ -21,6 +21,7 @@
 #include "lib/net/log.h"
 #include "lib/net/resolver.h"
 #include "lib/wire/address.h"
+#include "modules/access_log.h"
 #include "modules/snapshot.h"
 #include "server/config_yaml.h"
 
@@ -35,6 +36,13 @@ struct relay_listener_config {
     bool is_optional; /* the :: of a listener without `host:`: no error on a machine without IPv6 */
     char *certificate_file, *key_file; /* PEM; NULL when is_clear */
     int minimum_version;               /* TLS1_2_VERSION or TLS1_3_VERSION of OpenSSL */
+};
+
+enum relay_config_use {
+    RELAY_CONFIG_SERVE, /* log files of `access-log` are opened */
+    /* Nothing is opened for writing, and the result is only good for relay_config_free(). */
+    RELAY_CONFIG_TEST,  /* says also what would fail later, when files and sockets are opened */
+    RELAY_CONFIG_RELOAD /* not that: it happened at the start, and must not stand in the way of new tokens */
 };
 
 struct relay_config {
@@ -52,14 +60,11 @@ struct relay_config {
         uint16_t port;
     } admin;
     struct relay_resolver_config resolver;
+    struct relay_access_logs access_logs; /* open when the configuration is to be served */
     /* private */
+    enum relay_config_use use;
     char *resolver_servers;
     struct relay_yaml yaml, default_hosts; /* h2o may point into them */
-};
-
-enum relay_config_use {
-    RELAY_CONFIG_SERVE, /* log files of `access-log` are opened */
-    RELAY_CONFIG_TEST   /* nothing is opened for writing; the result is only good for relay_config_free() */
 };
 
 #define RELAY_CONFIG_WHY_SIZE 1024 /* holds every message */

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <h2o.h>
 #include <h2o/configurator.h>
 
@@ -34,29 +35,35 @@ static bool is_without_effect(const char *name)
            strcmp(name, "handshake-timeout") == 0;
 }
 
-/* Whether the value of `access-log` is a command to be run; this process never starts another. */
-static bool is_pipe(yoml_t *value)
+/* h2o would take a folder that is not there, and answer 404 for ever. */
+static int check_served(yoml_t *value, const char *name)
 {
-    yoml_t *path = value->type == YOML_TYPE_MAPPING ? relay_yaml_get(value, "path") : value;
-    return path != NULL && path->type == YOML_TYPE_SCALAR &&
-           path->data.scalar[strspn(path->data.scalar, " \t")] == '|';
+    struct stat status;
+    const bool is_folder = strcmp(name, "file.dir") == 0;
+    if (value->type != YOML_TYPE_SCALAR || (!is_folder && strcmp(name, "file.file") != 0))
+        return 0;
+    if (stat(value->data.scalar, &status) == 0 && S_ISDIR(status.st_mode) == is_folder)
+        return 0;
+    return refuse(value, name, is_folder ? "a folder that is there" : "a file that is there");
 }
 
-int relay_config_check_tree(yoml_t *node)
+/* One key of a mapping. A reload does not look at files: hosts and paths stay as they are. */
+static int check_pair(yoml_t *key, yoml_t *value, enum relay_config_use use)
+{
+    const char *name = key->type == YOML_TYPE_SCALAR ? key->data.scalar : "";
+    if (is_without_effect(name))
+        return refuse(key, name, "limits.* in its place: it has no effect here");
+    const int error = use != RELAY_CONFIG_RELOAD ? check_served(value, name) : 0;
+    return error != 0 ? error : relay_config_check_tree(value, use);
+}
+
+int relay_config_check_tree(yoml_t *node, enum relay_config_use use)
 {
     int error = 0;
     for (size_t i = 0; error == 0 && node->type == YOML_TYPE_SEQUENCE && i < node->data.sequence.size; i++)
-        error = relay_config_check_tree(node->data.sequence.elements[i]);
-    for (size_t i = 0; error == 0 && node->type == YOML_TYPE_MAPPING && i < node->data.mapping.size; i++) {
-        yoml_t *key = node->data.mapping.elements[i].key, *value = node->data.mapping.elements[i].value;
-        const char *name = key->type == YOML_TYPE_SCALAR ? key->data.scalar : "";
-        if (is_without_effect(name))
-            error = refuse(key, name, "limits.* in its place: it has no effect here");
-        else if (strcmp(name, "access-log") == 0 && is_pipe(value))
-            error = refuse(value, name, "a file: no command is run");
-        else
-            error = relay_config_check_tree(value);
-    }
+        error = relay_config_check_tree(node->data.sequence.elements[i], use);
+    for (size_t i = 0; error == 0 && node->type == YOML_TYPE_MAPPING && i < node->data.mapping.size; i++)
+        error = check_pair(node->data.mapping.elements[i].key, node->data.mapping.elements[i].value, use);
     return error;
 }
 

@@ -6,7 +6,7 @@
 #include "server/config.h"
 
 /* Before the directives are applied. 0, or -1 after a message. */
-int relay_config_check_tree(yoml_t *root);
+int relay_config_check_tree(yoml_t *root, enum relay_config_use use);
 /* After it: fills in what depends on the role, then checks. 0, or -1 after a message. */
 int relay_config_check_finish(struct relay_config *config);
 

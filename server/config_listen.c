@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
@@ -209,14 +211,28 @@ static int take_type(h2o_configurator_command_t *cmd, yoml_t *node, struct relay
     return listener->is_quic || strcmp(text, "tcp") == 0 ? 0 : refuse(cmd, node, "tcp or quic");
 }
 
-static int take_host(h2o_configurator_command_t *cmd, yoml_t *node, struct relay_address *address)
+/* Whether the kernel lets a socket have the address, on any port. */
+static bool is_bindable(const struct relay_address *address)
+{
+    struct sockaddr_storage at;
+    const socklen_t len = relay_address_to_sockaddr(address, 0, &at);
+    const int fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool is_refused = fd < 0 || (bind(fd, (struct sockaddr *)&at, len) != 0 && errno == EADDRNOTAVAIL);
+    if (fd >= 0)
+        close(fd);
+    return !is_refused;
+}
+
+static int take_host(h2o_configurator_command_t *cmd, yoml_t *node, enum relay_config_use use,
+                     struct relay_address *address)
 {
     const char *text = relay_directive_scalar(cmd, node, "an IPv4 or IPv6 address");
     if (text == NULL)
         return -1;
-    return relay_address_parse(text, strlen(text), address) == 0
-               ? 0
-               : refuse(cmd, node, "an IPv4 or IPv6 address");
+    if (relay_address_parse(text, strlen(text), address) != 0)
+        return refuse(cmd, node, "an IPv4 or IPv6 address");
+    return use != RELAY_CONFIG_TEST || is_bindable(address) ? 0
+                                                            : refuse(cmd, node, "an address of this machine");
 }
 
 static int apply_one(h2o_configurator_command_t *cmd, yoml_t *node, struct relay_config *config)
@@ -232,7 +248,7 @@ static int apply_one(h2o_configurator_command_t *cmd, yoml_t *node, struct relay
     if (port == NULL)
         return refuse(cmd, node, "port:");
     if (take_port(cmd, port, &listener.port) != 0 || (type != NULL && take_type(cmd, type, &listener) != 0) ||
-        (host != NULL && take_host(cmd, host, &listener.address) != 0))
+        (host != NULL && take_host(cmd, host, config->use, &listener.address) != 0))
         return -1;
     if (listener.is_quic)
         listener.minimum_version = TLS1_3_VERSION;

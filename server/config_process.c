@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
+#include "lib/net/log_file.h"
 #include "lib/wire/authority.h"
 
 #define THREADS_MAX 64
@@ -100,16 +102,29 @@ static int apply_user(h2o_configurator_command_t *cmd, h2o_configurator_context_
     return -1;
 }
 
+/* Keeps the path of a file that will be written. */
+static int keep_file(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
+                     char **path)
+{
+    if (keep(cmd, node, "the path of a file", path) != 0)
+        return -1;
+    const int error = relay_config_of(ctx)->use == RELAY_CONFIG_TEST ? relay_log_file_check(*path) : 0;
+    if (error != 0)
+        h2o_configurator_errprintf(cmd, node, "expected a file that can be written to: %s: %s", *path,
+                                   strerror(-error));
+    return error != 0 ? -1 : 0;
+}
+
 static int apply_pid_file(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
                           struct relay_snapshot *snapshot)
 {
-    return keep(cmd, node, "the path of a file", &relay_config_of(ctx)->pid_file);
+    return keep_file(cmd, ctx, node, &relay_config_of(ctx)->pid_file);
 }
 
 static int apply_error_log(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
                            struct relay_snapshot *snapshot)
 {
-    return keep(cmd, node, "the path of a file", &relay_config_of(ctx)->error_log);
+    return keep_file(cmd, ctx, node, &relay_config_of(ctx)->error_log);
 }
 
 static int apply_log_level(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
@@ -133,6 +148,25 @@ static bool is_loopback(const struct relay_address *address)
     return address->family == 4 ? address->bytes[0] == 127 : memcmp(address->bytes, ipv6_loopback, 16) == 0;
 }
 
+/* Keeps the path of a unix socket that will be made. What is there and is none would be lost. */
+static int keep_socket(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
+                       char **path)
+{
+    const size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+    const char *text = node->data.scalar;
+    struct stat status;
+    if (strlen(text) > max) {
+        h2o_configurator_errprintf(cmd, node, "expected the path of a unix socket of at most %zu bytes", max);
+        return -1;
+    }
+    if (stat(text, &status) == 0 && !S_ISSOCK(status.st_mode)) {
+        h2o_configurator_errprintf(cmd, node, "expected the path of a unix socket: %s is something else",
+                                   text);
+        return -1;
+    }
+    return keep_file(cmd, ctx, node, path);
+}
+
 static int apply_admin_listen(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
                               struct relay_snapshot *snapshot)
 {
@@ -145,8 +179,8 @@ static int apply_admin_listen(h2o_configurator_command_t *cmd, h2o_configurator_
     if (text == NULL)
         return -1;
     config->admin.is_given = true;
-    if (text[0] == '/' && strlen(text) < sizeof(((struct sockaddr_un *)NULL)->sun_path))
-        return keep(cmd, node, expected, &config->admin.path);
+    if (text[0] == '/')
+        return keep_socket(cmd, ctx, node, &config->admin.path);
     if (relay_authority_parse(&host, &config->admin.port, text, strlen(text)) == 0 &&
         host.kind != RELAY_HOST_NAME &&
         relay_address_parse(host.name, strlen(host.name), &config->admin.address) == 0 &&

@@ -21,6 +21,7 @@ struct builder {
     struct relay_yaml *yaml;
     yaml_document_t *document;
     struct progress *progress; /* by the document's node index, from 1 */
+    const char *bytes;         /* of the file */
     char *why;
     size_t why_size;
 };
@@ -238,17 +239,34 @@ static int build(struct builder *builder, int index, int depth)
 
 /* ---- files ---- */
 
+/* Where the byte stands that no UTF-8 has; the reader is ahead of the parser, whose mark says nothing then. */
+static yaml_mark_t mark_of(const struct builder *builder, size_t offset)
+{
+    yaml_mark_t mark = {0};
+    for (size_t i = 0; i < offset; i++) {
+        const unsigned char byte = (unsigned char)builder->bytes[i];
+        if (byte == '\n') {
+            mark.line++;
+            mark.column = 0;
+        } else if ((byte & 0xc0) != 0x80) {
+            mark.column++;
+        }
+    }
+    return mark;
+}
+
 /* libyaml's own words, with what it was reading. */
 static int refuse_syntax(struct builder *builder, const yaml_parser_t *parser)
 {
     char what[256];
     if (parser->error == YAML_MEMORY_ERROR)
         return refuse(builder, &parser->mark, RELAY_ERR_NO_MEMORY, "out of memory");
-    const yaml_mark_t *mark = parser->error == YAML_READER_ERROR ? &parser->mark : &parser->problem_mark;
+    const yaml_mark_t mark =
+        parser->error == YAML_READER_ERROR ? mark_of(builder, parser->problem_offset) : parser->problem_mark;
     snprintf(what, sizeof(what), "expected YAML: %s%s%s",
              parser->problem != NULL ? parser->problem : "malformed", parser->context != NULL ? " " : "",
              parser->context != NULL ? parser->context : "");
-    return refuse(builder, mark, RELAY_ERR_INVALID, what);
+    return refuse(builder, &mark, RELAY_ERR_INVALID, what);
 }
 
 static int build_document(struct builder *builder, yaml_parser_t *parser)
@@ -280,7 +298,8 @@ int relay_yaml_parse(struct relay_yaml *yaml, const char *file, const char *byte
 {
     yaml_parser_t parser;
     yaml_document_t document;
-    struct builder builder = {.yaml = yaml, .document = &document, .why = why, .why_size = why_size};
+    struct builder builder = {
+        .yaml = yaml, .document = &document, .bytes = bytes, .why = why, .why_size = why_size};
     *yaml = (struct relay_yaml){.file = strdup(file)};
     if (yaml->file == NULL || !yaml_parser_initialize(&parser)) {
         snprintf(why, why_size, "%s: out of memory", file);

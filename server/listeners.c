@@ -21,7 +21,7 @@ struct entry {
     struct relay_quic_credentials *credentials; /* QUIC */
     size_t slot; /* the index of its listener or endpoint, the same on every worker */
     bool is_open;
-    uint16_t port;    /* QUIC: the one bound, whatever was configured */
+    uint16_t port;    /* the one bound, whatever was configured */
     char alt_svc[32]; /* TCP with TLS: what its answers say of QUIC; empty: nothing */
 };
 
@@ -164,7 +164,7 @@ static int open_tcp(struct relay_listeners *self, struct entry *entry, char *why
             return error;
         }
     }
-    remember_own(&address, false);
+    entry->port = remember_own(&address, false);
     return 0;
 }
 
@@ -222,6 +222,21 @@ struct relay_listeners *relay_listeners_open(const struct relay_config *config, 
             error = open_entry(self, &self->entries[i], why, size);
     /* On a failure the process ends: what the workers have been given goes with it. */
     return error == 0 ? self : NULL;
+}
+
+void relay_listeners_each(const struct relay_listeners *self, void (*cb)(void *user, const char *text),
+                          void *user)
+{
+    for (size_t i = 0; i < self->num_entries; i++) {
+        const struct entry *entry = &self->entries[i];
+        const char *kind = entry->config->is_quic ? "quic" : entry->config->is_clear ? "clear" : "tcp";
+        const char *form = entry->config->address.family == 6 ? "%s [%s]:%u" : "%s %s:%u";
+        char address[RELAY_ADDRESS_TEXT_SIZE], text[RELAY_ADDRESS_TEXT_SIZE + 16];
+        snprintf(text, sizeof(text), form, kind, relay_address_print(&entry->config->address, address),
+                 entry->port);
+        if (entry->is_open)
+            cb(user, text);
+    }
 }
 
 /* ---- reload ---- */

@@ -17,6 +17,11 @@ struct relay_listeners *relay_listeners_open(const struct relay_config *config, 
  * ones. 0 or an error. */
 int relay_listeners_reload(struct relay_listeners *listeners, char *why, size_t size);
 
+/* Tells each that is open as "tcp 192.0.2.1:443", "clear ..." (TCP without TLS) or "quic ...", with the port that
+ * the kernel chose for port 0. */
+void relay_listeners_each(const struct relay_listeners *listeners, void (*cb)(void *user, const char *text),
+                          void *user);
+
 /* The admin listener's descriptor: 0 or RELAY_ERR_INVALID with `why`. */
 int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char *why, size_t size);
 

@@ -23,6 +23,17 @@ static const char usage[] = "Usage: twohop -c FILE         serve\n"
                             "lets the tunnels go on for a\n"
                             "while and exits; a second one ends at once.\n";
 
+static const char token_usage[] =
+    "Usage: twohop token new NAME\n"
+    "\n"
+    "Prints a new secret, for its user, and the line to append to the file of auth.tokens:\n"
+    "    NAME SHA256-OF-THE-SECRET [expires=WHEN]\n"
+    "NAME is 1-64 letters, digits, '.', '_' or '-', not '-' first. Append expires=WHEN to the line for a "
+    "token that\n"
+    "ends: a date (2027-01-01: from 00:00 UTC on it is refused), a date and time (2027-01-01T12:00:00Z, or "
+    "with\n"
+    "+01:00 instead of Z) or seconds since 1970.\n";
+
 static int test(const char *file)
 {
     struct relay_config *config;
@@ -57,7 +68,7 @@ static int make_token(const char *name)
     struct relay_new_token token;
     const int error = relay_token_new(&token, name);
     if (error == RELAY_ERR_INVALID)
-        fprintf(stderr, "twohop: a token's name is 1-64 letters, digits, '.', '_' or '-'\n");
+        fprintf(stderr, "twohop: a token's name is 1-64 letters, digits, '.', '_' or '-', not '-' first\n");
     else if (error != 0)
         fprintf(stderr, "twohop: %s\n", relay_error_text(error));
     else
@@ -76,6 +87,20 @@ static int complain(void)
     return EXIT_USAGE;
 }
 
+static bool is_help(const char *argument)
+{
+    return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}
+
+static int token(int argc, char **argv)
+{
+    if (argc > 2 && is_help(argv[argc - 1])) {
+        fputs(token_usage, stdout);
+        return EXIT_OK;
+    }
+    return argc == 4 && strcmp(argv[2], "new") == 0 ? make_token(argv[3]) : complain();
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -86,7 +111,7 @@ int main(int argc, char **argv)
     const char *file = NULL;
     bool is_test = false;
     if (argc >= 2 && strcmp(argv[1], "token") == 0)
-        return argc == 4 && strcmp(argv[2], "new") == 0 ? make_token(argv[3]) : complain();
+        return token(argc, argv);
     for (int c; (c = getopt_long(argc, argv, "c:thv", options, NULL)) != -1;)
         switch (c) {
         case 'c':

@@ -10,8 +10,10 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/net/log.h"
 #include "lib/wire/error.h"
 
 unsigned long relay_process_raise_descriptors(void)
@@ -64,6 +66,15 @@ static struct passwd *find_user(const char *user)
     if (entry == NULL && *user != '\0' && *end == '\0')
         entry = getpwuid((uid_t)uid);
     return entry;
+}
+
+void relay_process_give(const char *user, int fd)
+{
+    const struct passwd *entry = find_user(user);
+    struct stat status;
+    if (entry != NULL && geteuid() == 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+        fchown(fd, entry->pw_uid, (gid_t)-1) != 0)
+        relay_log(RELAY_LOG_WARNING, "log_not_given", "s:s, s:s", "user", user, "reason", strerror(errno));
 }
 
 int relay_process_become(const char *user, char *why, size_t size)

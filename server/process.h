@@ -9,11 +9,14 @@
 unsigned long relay_process_raise_descriptors(void);
 
 /* Locks and writes the pid file; it stays locked as long as the process lives, so that a second relay on the
- * same file says so instead of silently taking half of the connections of the same SO_REUSEPORT port. The
- * descriptor stays open (*fd). */
+ * same file says so. The descriptor stays open (*fd). */
 int relay_process_write_pid(const char *path, int *fd, char *why, size_t size);
 /* At the end: removes it, or empties it where the user that we have become may not. */
 void relay_process_remove_pid(const char *path, int fd);
+
+/* Before relay_process_become: makes a log file the user's, who must be able to open it again. What is no regular
+ * file stays as it is. */
+void relay_process_give(const char *user, int fd);
 
 /* Becomes the user (name or number) with its groups, for good: no new privileges, no core dumps. Nothing
  * happens when it is us already. */

@@ -111,6 +111,7 @@ static void do_send(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec_t *bufs, s
         relay_tunnel_abort(self->tunnel, RELAY_ERR_INTERNAL); /* on_closed disposes of us */
         return;
     }
+    req->bytes_sent += has_body ? total : 0;
     for (size_t i = 0; has_body && i < bufcnt; i++)
         if (bufs[i].len > 0)
             more = relay_tunnel_send(self->tunnel, (const uint8_t *)bufs[i].base, bufs[i].len);

@@ -1,6 +1,5 @@
 #include "server/server.h"
 
-#include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/net/log_file.h"
 #include "lib/wire/error.h"
 #include "modules/failure_limit.h"
 #include "modules/token_account.h"
@@ -35,7 +35,7 @@ struct server {
     struct relay_admin_source source;
     uv_signal_t terminate, interrupt, hangup;
     uv_thread_t joiner;
-    int pid_fd;
+    int pid_fd, log_fd; /* -1: none. log_fd: of error-log */
     unsigned num_terminations;
 };
 
@@ -76,8 +76,31 @@ static void on_terminate(uv_signal_t *handle, int number)
         _exit(0);
 }
 
+static void reopen_log(const char *path, int fd)
+{
+    int error = relay_log_file_reopen(path, fd);
+    if (error != 0)
+        relay_log(RELAY_LOG_ERROR, "log_not_reopened", "s:s, s:s", "file", path, "reason", strerror(-error));
+}
+
+static void each_log(void (*cb)(const char *path, int fd))
+{
+    if (server.log_fd >= 0)
+        cb(server.config->error_log, server.log_fd);
+    relay_access_log_each(&server.config->access_logs, cb);
+}
+
+static void warn_without_tokens(void)
+{
+    if (!server.snapshot->auth_off && server.snapshot->tokens.count == 0)
+        relay_log(RELAY_LOG_WARNING, "no_tokens", "s:s", "reason",
+                  "the file of auth.tokens is empty: nobody can open a tunnel");
+}
+
 static void on_hangup(uv_signal_t *handle, int number)
 {
+    each_log(
+        reopen_log); /* first: what follows is logged, and a broken file must not keep a log from rotating */
     char why[RELAY_CONFIG_WHY_SIZE], restart[RELAY_CONFIG_WHY_SIZE];
     struct relay_snapshot *snapshot;
     int error = relay_config_reload(server.file, server.config, &snapshot, why, sizeof(why), restart,
@@ -89,12 +112,15 @@ static void on_hangup(uv_signal_t *handle, int number)
         relay_log(RELAY_LOG_ERROR, "reload_failed", "s:s", "reason", why);
         return;
     }
+    relay_token_accounts_judge(server.token_accounts, &snapshot->tokens);
     for (unsigned i = 0; i < server.num_workers; i++)
         relay_worker_set_snapshot(&server.workers[i], snapshot);
     relay_snapshot_unref(server.snapshot);
     server.snapshot = snapshot;
     relay_count(server.metrics.reload_ok, 1);
-    relay_log(RELAY_LOG_INFO, "reloaded", "s:s", "needs_restart", restart);
+    relay_log(RELAY_LOG_INFO, "reloaded", "s:I, s:s*", "tokens", (json_int_t)snapshot->tokens.count,
+              "needs_restart", restart[0] != '\0' ? restart : NULL);
+    warn_without_tokens();
 }
 
 static void watch_signals(void)
@@ -115,12 +141,12 @@ static int open_log(const struct relay_config *config, char *why, size_t size)
     relay_log_set_level(config->log_level);
     if (config->error_log == NULL)
         return 0;
-    int fd = open(config->error_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-    if (fd < 0) {
-        snprintf(why, size, "%s: cannot be opened for writing", config->error_log);
+    server.log_fd = relay_log_file_open(config->error_log);
+    if (server.log_fd < 0) {
+        snprintf(why, size, "error-log: %s: %s", config->error_log, strerror(-server.log_fd));
         return RELAY_ERR_INVALID;
     }
-    relay_log_set_fd(fd);
+    relay_log_set_fd(server.log_fd);
     return 0;
 }
 
@@ -162,6 +188,12 @@ static int open_admin(const struct relay_config *config, char *why, size_t size)
     return server.admin != NULL ? 0 : RELAY_ERR_NO_MEMORY;
 }
 
+/* The user must be able to open it again after a rotation. */
+static void give_log(const char *path, int fd)
+{
+    relay_process_give(server.config->user, fd);
+}
+
 /* Everything that can fail, in the order in which an operator would look for the fault. */
 static int start(const struct relay_config *config, char *why, size_t size)
 {
@@ -183,10 +215,24 @@ static int start(const struct relay_config *config, char *why, size_t size)
     if (error == 0)
         error = open_admin(config, why, size);
     if (error == 0 && config->user != NULL)
+        each_log(give_log);
+    if (error == 0 && config->user != NULL)
         error = relay_process_become(config->user, why, size);
     if (error == 0 && config->user != NULL)
         error = relay_reload_files_check(config, server.file, why, size);
     return error;
+}
+
+static void list_listener(void *list, const char *text)
+{
+    json_array_append_new(list, json_string(text));
+}
+
+static json_t *list_listeners(void)
+{
+    json_t *list = json_array();
+    relay_listeners_each(server.listeners, list_listener, list);
+    return list;
 }
 
 int relay_server_run(const char *file, struct relay_config *config)
@@ -195,7 +241,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     server.file = file;
     server.config = config;
     server.snapshot = relay_snapshot_ref(config->snapshot);
-    server.pid_fd = -1;
+    server.pid_fd = server.log_fd = -1;
     if (start(config, why, sizeof(why)) != 0) {
         fail(why);
         return 1;
@@ -206,8 +252,10 @@ int relay_server_run(const char *file, struct relay_config *config)
             fail("a thread cannot be started");
             return 1;
         }
-    relay_log(RELAY_LOG_INFO, "ready", "s:s, s:s, s:i", "version", TWOHOP_VERSION, "role", server.source.role,
-              "workers", (int)server.num_workers);
+    relay_log(RELAY_LOG_INFO, "ready", "s:s, s:s, s:i, s:I, s:o", "version", TWOHOP_VERSION, "role",
+              server.source.role, "workers", (int)server.num_workers, "tokens",
+              (json_int_t)server.snapshot->tokens.count, "listeners", list_listeners());
+    warn_without_tokens();
     relay_loop_run(&server.loop);
     uv_thread_join(&server.joiner);
     if (config->pid_file != NULL)

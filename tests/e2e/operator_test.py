@@ -1,7 +1,12 @@
 """What an operator reads off a relay and asks of it: figures, refusals at start, log files, tokens."""
 import asyncio
+import hashlib
 import json
+import pathlib
+import shutil
+import signal
 import subprocess
+import tempfile
 
 import pytest
 import yaml
@@ -175,3 +180,141 @@ def test_a_restart_at_once(egress, relay, tcp_echo):
             pass
         again.stop()
         relay(first.config)
+
+
+# ---- log files ----
+
+def access_log(folder, **more):
+    return {"path": str(folder / "access.log"), "format": "%H %s %b %r"} | more
+
+
+def lines(path, count):
+    """That many lines, once they are there."""
+    return vitals.wait(lambda: len(found := path.read_text().splitlines()) >= count and found, 5, f"line {count} of {path}")
+
+
+def test_the_access_log(egress, certificates, tmp_path):
+    relay = egress(**{"access-log": access_log(tmp_path)})
+    path = tmp_path / "access.log"
+    with http1.Connection(relay.at.clear) as connection:
+        connection.body(connection.request("GET", "/large")[1])
+        connection.request("HEAD", "/large")
+        connection.body(connection.request("GET", "/none")[1])
+    with http2.Connection(relay.at.tls, context=certificates.client_context(["h2"])) as connection:
+        connection.read(connection.get("/large"), 1 << 20)
+
+    async def over_http3():
+        async with http3.client(relay.at.tls, certificates.ca) as client:
+            stream = client.get("/large")
+            await client.until(lambda: client.streams[stream].ended)
+    asyncio.run(over_http3())
+    first, head, missing, *rest = lines(path, 5)
+    assert (first, head) == ("HTTP/1.1 200 1048576 GET /large HTTP/1.1", "HTTP/1.1 200 0 HEAD /large HTTP/1.1")
+    assert missing.startswith("HTTP/1.1 404 ") and missing.split()[2] != "0"
+    assert rest == ["HTTP/2 200 1048576 GET /large HTTP/2", "HTTP/3 200 1048576 GET /large HTTP/3"]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.fixture
+def open_folder():
+    """One that every user may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        pathlib.Path(name).chmod(0o755)
+        yield pathlib.Path(name)
+
+
+@pytest.mark.parametrize("user", [None, "nobody"])
+def test_log_files_rotate_with_sighup(certificates, open_folder, user):
+    """As root, and as a user to whom the folder belongs."""
+    at, access, error = configs.Ports(), open_folder / "access.log", open_folder / "error.log"
+    config = configs.egress(certificates, open_folder, at, **{"access-log": access_log(open_folder), "error-log": str(error)})
+    if user:
+        config["user"] = user
+        config["listen"] = config["listen"][2:]  # such a user may not read the key again
+        shutil.chown(open_folder, user)
+
+    def get(path):
+        with http1.Connection(at.clear) as connection:
+            connection.body(connection.request("GET", path)[1])
+
+    with process.Group(process.Relay, open_folder) as group:
+        relay = group.start(config)
+        get("/one")
+        lines(access, 1)
+        old = [path.rename(f"{path}.1") for path in (access, error)]
+        relay.signal(signal.SIGHUP)
+        vitals.wait(lambda: error.exists() and '"reloaded"' in error.read_text(), 5, "rotation")
+        get("/two")
+        assert lines(access, 1)[0].endswith("GET /two HTTP/1.1")
+        assert len(lines(old[0], 1)) == 1 and '"ready"' in old[1].read_text()
+        assert {path.stat().st_mode & 0o777 for path in (access, error)} == {0o640}
+        assert {path.owner() for path in (access, error, *old)} == {user or "root"}
+
+
+# ---- tokens ----
+
+def write_tokens(relay, *names):
+    pathlib.Path(relay.config["auth.tokens"]).write_text(
+        "".join(f"{name} {hashlib.sha256((name + '-secret-of-some-length').encode()).hexdigest()}\n" for name in names))
+
+
+def secret(name):
+    return f"Proxy-Authorization: Bearer {name}-secret-of-some-length"
+
+
+def reload(relay):
+    count = len(relay.events("reloaded"))
+    relay.signal(signal.SIGHUP)
+    vitals.wait(lambda: len(relay.events("reloaded")) > count, 5, "the reload")
+    return relay.events("reloaded")[-1]
+
+
+def test_a_revoked_token_has_no_tunnel(egress, tcp_echo, udp_echo):
+    """TCP and UDP tunnels of a token that is not in the file any more end with SIGHUP; those of others live on."""
+    relay = egress(**{"num-threads": 2})
+    write_tokens(relay, "bob", "eve")
+    assert reload(relay)["tokens"] == 2
+    udp_path = f"/.well-known/masque/udp/{udp_echo.host}/{udp_echo.port}/"
+    with http1.Connection(relay.at.clear) as bob, http1.Connection(relay.at.clear) as eve, \
+            http1.Connection(relay.at.clear) as eve_udp, http2.Connection(relay.at.clear) as both:
+        assert bob.connect(tcp_echo.authority, secret("bob"))[0] == 200
+        assert eve.connect(tcp_echo.authority, secret("eve"))[0] == 200
+        assert eve_udp.upgrade(udp_path, secret("eve"))[0] == 101
+        streams = [both.connect(tcp_echo.authority, ("proxy-authorization", secret(name).split(": ")[1])) for name in ("bob", "eve")]
+        assert [both.response(stream)[0] for stream in streams] == [200, 200]
+        write_tokens(relay, "bob")
+        event = reload(relay)
+        assert event["tokens"] == 1 and "needs_restart" not in event
+        assert eve.ended() and eve_udp.ended()
+        both.wait(lambda: both.streams[streams[1]].reset is not None)
+        both.send(streams[0], b"still here")
+        assert both.read(streams[0], 10) == b"still here"
+        bob.send(b"still here")
+        assert bob.read(10) == b"still here"
+    with http1.Connection(relay.at.clear) as eve:
+        assert eve.connect(tcp_echo.authority, secret("eve"))[0] == 407
+    vitals.wait(lambda: relay.vitals.tunnels() == 0, 5, "the end of the tunnels")
+    assert sum(event["reason"] == "UNAUTHORIZED" for event in relay.events("tunnel_closed")) == 3
+
+
+def test_an_empty_token_file_is_warned_of(egress, tcp_echo):
+    """It looks like a mistake: tunnels go on."""
+    relay = egress()
+    assert not relay.events("no_tokens")
+    with vitals.Bystander(relay.at.clear, tcp_echo):
+        write_tokens(relay)
+        assert reload(relay)["tokens"] == 0
+        assert relay.wait_event("no_tokens")["level"] == "warning"
+
+
+def test_the_ready_line(egress, certificates):
+    """It has the port that the kernel chose for port 0."""
+    ssl = {"certificate-file": str(certificates.cert), "key-file": str(certificates.key)}
+    relay = egress(listen=[{"host": "127.0.0.1", "port": 0}, {"host": "127.0.0.1", "port": 0, "type": "quic", "ssl": ssl},
+                           {"host": "::1", "port": 0, "ssl": ssl}])
+    event = relay.wait_event("ready")
+    clear, quic, tls = event["listeners"]
+    assert event["tokens"] == 1
+    assert clear.startswith("clear 127.0.0.1:") and quic.startswith("quic 127.0.0.1:") and tls.startswith("tcp [::1]:")
+    with http1.Connection(int(clear.rpartition(":")[2])) as connection:
+        assert connection.request("GET", "/index.html")[0] == 200

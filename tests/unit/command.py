@@ -52,8 +52,11 @@ with tempfile.TemporaryDirectory() as name:
 
 check("--version", run("--version")[0] == 0 and run("--version")[1].startswith("twohop "), run("--version"))
 check("--help", run("--help")[0] == 0 and "--help-config" in run("--help")[1], run("--help"))
+for asked in (["token", "--help"], ["token", "new", "--help"], ["token", "new", "-h"]):
+    check(f"{asked}", run(*asked)[0] == 0 and "expires=WHEN" in run(*asked)[1], run(*asked))
 check("--help-config", "proxy.connect-udp.template:" in run("--help-config")[1], run("--help-config"))
 for wrong in ([], ["-x"], ["-t"], ["-c"], ["token"], ["token", "new"], ["token", "old", "a"], ["token", "new", "a b"],
+              ["token", "new", "-a"], ["token", "new", "--name"],
               ["-c", "a", "b"]):
     check(f"usage {wrong}", run(*wrong)[0] == 2 and run(*wrong)[2] != "", run(*wrong))
 

@@ -8,6 +8,9 @@
 #include "tests/unit/config_fixture.h"
 
 /* Three lines with which a configuration is complete: what is wrong comes in line 4. */
+#define LONG_NAME                                                                                            \
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"   \
+    "0123456789"
 #define EGRESS  "role: egress\nlisten: 80\nauth: off\n"
 #define INGRESS "role: ingress\nlisten: 80\nauth: off\n"
 
@@ -29,7 +32,8 @@ static const struct {
     {"role: *egress\n", ":1:7: expected YAML: found undefined alias"},
     {"role: &a [*a]\n", ":1:7: expected no alias to a node inside itself"},
     {"role: \"a\\0b\"\n", ":1:7: expected text without NUL"},
-    {"role: \xff\n", ":1:1: expected YAML: invalid leading UTF-8 octet"},
+    {"role: \xff\n", ":1:7: expected YAML: invalid leading UTF-8 octet"},
+    {"role: egress\n# \xc3\xa9t\xe9 \n", ":2:6: expected YAML: invalid trailing UTF-8 octet"},
     {"a: {<<: 1}\n", ":1:9: expected a mapping, or a list of mappings, to merge"},
     {EGRESS "---\nrole: egress\n", ":5:1: expected the end of the file"},
     {"? [a]\n: b\n", ":1:3: command must be a string"},
@@ -50,6 +54,37 @@ static const struct {
     {EGRESS "access-log: \"| rm\"\n", ":4:13: [access-log] expected a file: no command is run"},
     {EGRESS "hosts: {a: {paths: {\"/\": {access-log: {path: \" |cat\", format: x}}}}}\n",
      ":4:39: [access-log] expected a file: no command is run"},
+    {EGRESS "access-log: [a]\n",
+     ":4:13: [access-log] expected the path of a file, or a mapping of path, format and escape, not a list"},
+    {EGRESS "access-log: {format: \"%h\"}\n",
+     ":4:13: [access-log] expected the path of a file, or a mapping of path, format and escape"},
+    {EGRESS "access-log: {path: a, fromat: \"%h\"}\n",
+     ":4:23: [access-log] expected path, format and escape, each once"},
+    {EGRESS "access-log: {path: a, escape: shell}\n",
+     ":4:13: [access-log] expected escape: apache or escape: json"},
+    {EGRESS "access-log: {path: a, format: \"%Z\"}\n",
+     ":4:13: [access-log] expected a format as of h2o's access-log: failed to compile log format: "
+     "unknown escape sequence: %Z"},
+    {EGRESS "access-log: /nonexistent/log\n", ":4:13: [access-log] expected a file that can be written to: "
+                                              "/nonexistent/log: No such file or directory"},
+    {EGRESS "error-log: /nonexistent/log\n", ":4:12: [error-log] expected a file that can be written to: "
+                                             "/nonexistent/log: No such file or directory"},
+    {EGRESS "pid-file: /nonexistent/pid\n", ":4:11: [pid-file] expected a file that can be written to: "
+                                            "/nonexistent/pid: No such file or directory"},
+    {EGRESS "admin.listen: /nonexistent/socket\n",
+     ":4:15: [admin.listen] expected a file that can be written to: /nonexistent/socket: No such file or "
+     "directory"},
+    {EGRESS "admin.listen: /dev/null\n",
+     ":4:15: [admin.listen] expected the path of a unix socket: /dev/null is something else"},
+    {EGRESS "admin.listen: /tmp/" LONG_NAME "\n",
+     ":4:15: [admin.listen] expected the path of a unix socket of at most 107 bytes"},
+    {EGRESS "listen: {host: 192.0.2.1, port: 80}\n", ":4:16: [listen] expected an address of this machine"},
+    {EGRESS "hosts: {a: {paths: {\"/\": {file.dir: /nonexistent}}}}\n",
+     ":4:37: [file.dir] expected a folder that is there"},
+    {EGRESS "hosts: {a: {paths: {\"/\": {file.dir: /dev/null}}}}\n",
+     ":4:37: [file.dir] expected a folder that is there"},
+    {EGRESS "hosts: {a: {paths: {\"/\": {file.file: /tmp}}}}\n",
+     ":4:38: [file.file] expected a file that is there"},
     {EGRESS "hosts: {a: {paths: {\"/\": {limits.streams: 3}}}}\n",
      ":4:27: [limits.streams] the command cannot be used at this level"},
     {EGRESS "hosts: {a: {paths: {\"/\": {file.dri: /tmp}}}}\n",
