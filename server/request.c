@@ -7,7 +7,8 @@
 #include "lib/wire/authority.h"
 #include "lib/wire/error.h"
 
-#define ENTITY_MAX (1024 * 1024)
+/* No directive needs a request's body: it is counted and dropped, so that a stranger cannot have it kept. */
+#define BODY_MAX (64 * 1024)
 
 struct request {
     struct relay_connection *conn;
@@ -15,8 +16,7 @@ struct request {
     struct relay_request head; /* strings in the pool */
     h2o_ostream_t ostream;
     struct relay_task task; /* what h2o must not be told from inside do_send: proceed, or the end */
-    uint8_t *entity;
-    size_t entity_len, entity_size;
+    size_t body_len;
     bool is_processed, is_head_sent, is_final, is_waiting;
     h2o_req_t req; /* last: h2o's pool follows */
 };
@@ -46,7 +46,6 @@ static void dispose(struct request *self)
             relay_tunnel_attach(self->tunnel, NULL, NULL);
     }
     h2o_dispose_request(&self->req);
-    free(self->entity);
     free(self);
 }
 
@@ -139,8 +138,6 @@ static void run_task(struct relay_task *task)
 static void process(struct request *self)
 {
     self->is_processed = true;
-    if (self->entity_len > 0)
-        self->req.entity = h2o_iovec_init(self->entity, self->entity_len);
     h2o_process_request(&self->req);
 }
 
@@ -152,7 +149,7 @@ static void refuse(struct request *self, int status, const char *reason, const c
     h2o_send_error_generic(&self->req, status, reason, text, 0);
 }
 
-static void refuse_entity(struct request *self)
+static void refuse_body(struct request *self)
 {
     refuse(self, 413, "Content Too Large", "content too large\n");
 }
@@ -162,24 +159,9 @@ static void on_bytes(void *user, uint8_t *bytes, size_t len)
     struct request *self = user;
     if (self->is_processed)
         return;
-    if (self->entity_len + len > ENTITY_MAX) {
-        refuse_entity(self);
-        return;
-    }
-    if (self->entity_len + len > self->entity_size) {
-        size_t size = self->entity_size ? self->entity_size : 4096;
-        while (size < self->entity_len + len)
-            size *= 2;
-        uint8_t *entity = realloc(self->entity, size);
-        if (entity == NULL) {
-            relay_tunnel_abort(self->tunnel, RELAY_ERR_NO_MEMORY);
-            return;
-        }
-        self->entity = entity;
-        self->entity_size = size;
-    }
-    memcpy(self->entity + self->entity_len, bytes, len);
-    self->entity_len += len;
+    self->body_len += len;
+    if (self->body_len > BODY_MAX)
+        refuse_body(self);
 }
 
 static void on_fin(void *user)
@@ -246,6 +228,13 @@ static h2o_iovec_t iovec(struct relay_slice slice)
     return h2o_iovec_init(slice.base, slice.len);
 }
 
+/* Of overlapping ranges one small request could ask for a file thousands of times: it gets the file once (RFC 9110
+ * section 14.2 lets a server ignore the field). */
+static bool is_multi_range(struct relay_slice name, struct relay_slice value)
+{
+    return relay_slice_is(name, "range") && memchr(value.base, ',', value.len) != NULL;
+}
+
 static void copy_fields(struct request *self, const struct relay_request *head)
 {
     h2o_req_t *req = &self->req;
@@ -255,7 +244,7 @@ static void copy_fields(struct request *self, const struct relay_request *head)
         fields[i] = (struct relay_field){name, value};
         if (relay_slice_is(name, "host") || relay_slice_is(name, "content-length") ||
             relay_slice_is(name, "upgrade") || relay_slice_is(name, "transfer-encoding") ||
-            relay_slice_is(name, "expect"))
+            relay_slice_is(name, "expect") || is_multi_range(name, value))
             continue;
         const h2o_token_t *token = h2o_lookup_token(name.base, name.len);
         if (token != NULL)
@@ -293,7 +282,14 @@ static void copy_head(struct request *self, const struct relay_request *head)
     req->timestamps.request_begin_at = *h2o_get_timestamp(req->conn->ctx, NULL, NULL);
 }
 
-/* ---- requests for another server ---- */
+/* ---- what no handler is asked ---- */
+
+/* Its file name would end there. */
+static bool has_nul(const h2o_req_t *req)
+{
+    size_t len = req->input.query_at < req->input.path.len ? req->input.query_at : req->input.path.len;
+    return memmem(req->input.path.base, len, "%00", 3) != NULL;
+}
 
 /* Whether the request has the form in which a proxy is asked for an http:// URL: RFC 9112 section 3.2.2, and
  * on the other versions its scheme, which nobody asks of this server inside TLS. A tunnel's authority is a
@@ -359,8 +355,10 @@ void relay_server_request_begin(struct relay_connection *conn, struct relay_tunn
         refuse(
             self, 421, "Misdirected Request",
             "This relay carries http:// URLs only inside a tunnel (CONNECT), as twohop-client sends them.\n");
+    else if (has_nul(&self->req))
+        refuse(self, 400, "Bad Request", "bad request\n");
     else if (head->kind != RELAY_KIND_MESSAGE || head->ends)
         process(self);
-    else if (head->content_length > ENTITY_MAX)
-        refuse_entity(self);
+    else if (head->content_length > BODY_MAX)
+        refuse_body(self);
 }

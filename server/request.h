@@ -12,7 +12,7 @@
 #include "server/connection.h"
 
 /* Wraps the tunnel, which has just been shown by its session, and runs the handler chain: at once, or when an
- * ordinary request's body is complete. */
+ * ordinary request's body, which nobody is given, has come: its deadline is the session's. 413 when it is over 64 KiB. */
 void relay_server_request_begin(struct relay_connection *conn, struct relay_tunnel *tunnel,
                                 const struct relay_request *head);
 

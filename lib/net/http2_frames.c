@@ -175,7 +175,8 @@ static int on_data_chunk(nghttp2_session *nghttp, uint8_t flags, int32_t id, con
 {
     struct http2_session *session = user;
     struct http2_stream *stream = stream_of(nghttp, id);
-    session->active_at = relay_loop_now(session->super.loop);
+    if (!session->super.is_server)
+        session->active_at = relay_loop_now(session->super.loop);
     /* The connection's window is never what holds a peer back: else one stalled tunnel would stop the others.
      */
     nghttp2_session_consume_connection(nghttp, len);

@@ -108,16 +108,17 @@ struct http2_stream {
     struct http2_stream *prev, *next;
     struct relay_window window;
     int32_t id;
-    bool is_shown;     /* server: on_request was called; client: always */
-    bool is_answered;  /* server: our head is queued; client: on_response was called */
-    bool is_tunnel;    /* a 2xx to CONNECT went or came */
-    bool is_fin_in;    /* the peer's END_STREAM came */
-    bool is_fin_out;   /* the user ended its direction, or the head did */
-    bool is_fin_sent;  /* END_STREAM is out */
-    bool is_reset_in;  /* the peer's RST_STREAM came */
-    bool is_deferred;  /* nghttp2 waits for relay_http2_stream_resume */
-    bool is_ended;     /* relay_tunnel_closed was called */
-    bool is_in_nghttp; /* nghttp2 still knows it and points to us */
+    uint64_t progress_at; /* server, an ordinary message: its head, its answer, the last DATA of that */
+    bool is_shown;        /* server: on_request was called; client: always */
+    bool is_answered;     /* server: our head is queued; client: on_response was called */
+    bool is_tunnel;       /* a 2xx to CONNECT went or came */
+    bool is_fin_in;       /* the peer's END_STREAM came */
+    bool is_fin_out;      /* the user ended its direction, or the head did */
+    bool is_fin_sent;     /* END_STREAM is out */
+    bool is_reset_in;     /* the peer's RST_STREAM came */
+    bool is_deferred;     /* nghttp2 waits for relay_http2_stream_resume */
+    bool is_ended;        /* relay_tunnel_closed was called */
+    bool is_in_nghttp;    /* nghttp2 still knows it and points to us */
     /* What waits for the peer: first the queue, then, during `send` alone, borrowed bytes. */
     uint8_t *queue; /* HTTP2_FRAME_HEAD writable bytes stand before `queue + queue_at` */
     size_t queue_at, queue_len, queue_size;
@@ -140,7 +141,8 @@ struct http2_session {
     struct relay_timer timer;
     uint8_t *early;
     size_t early_len;
-    uint64_t active_at;   /* last head or DATA, either way */
+    uint64_t active_at;   /* last head or end, or DATA that we sent; a client: or received */
+    uint64_t message_at;  /* server: when the first deadline of a message may be; 0: none */
     uint64_t partial_at;  /* when the incomplete frame or head block was first seen; 0: none */
     uint64_t settings_at; /* when our unacknowledged SETTINGS went; 0: none */
     uint64_t final_at;    /* graceful shutdown: when the final GOAWAY is due; 0: none */
@@ -199,6 +201,8 @@ nghttp2_data_provider relay_http2_stream_provider(void);
 int relay_http2_stream_send_data(struct http2_stream *stream, const uint8_t *frame_head, size_t len);
 /* `len` bytes of DATA need no user: padding, and what is dropped. */
 void relay_http2_stream_credit(struct http2_stream *stream, size_t len);
+/* Server: the stream is no tunnel, and its deadline begins. */
+void relay_http2_stream_watch(struct http2_stream *stream);
 /* Server: an answer of the session itself, to a head that nobody is shown. `is_tunnel`: it was a CONNECT. */
 void relay_http2_stream_refuse(struct http2_stream *stream, int error, bool is_tunnel);
 

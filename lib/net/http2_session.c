@@ -170,6 +170,8 @@ static uint64_t next_deadline(const struct http2_session *session)
         at = session->settings_at + limits->idle_timeout;
     if (session->final_at != 0 && session->final_at < at)
         at = session->final_at;
+    if (session->message_at != 0 && session->message_at < at)
+        at = session->message_at;
     return at;
 }
 
@@ -189,6 +191,21 @@ void relay_http2_session_goaway(struct http2_session *session)
     relay_http2_session_flush_later(session);
 }
 
+/* A request whose end does not come, however busy the rest of the connection is, and an answer that is not read. */
+static void expire_messages(struct http2_session *session, uint64_t now)
+{
+    session->message_at = 0;
+    for (struct http2_stream *stream = session->streams; stream != NULL; stream = stream->next) {
+        uint64_t at = stream->progress_at + session->super.limits->idle_timeout;
+        if (!stream->is_shown || stream->is_ended || is_busy_stream(stream))
+            continue;
+        if (at <= now)
+            relay_tunnel_abort(&stream->tunnel, RELAY_ERR_IDLE);
+        else if (session->message_at == 0 || at < session->message_at)
+            session->message_at = at;
+    }
+}
+
 static void on_timer(struct relay_timer *timer)
 {
     struct http2_session *session =
@@ -205,6 +222,8 @@ static void on_timer(struct relay_timer *timer)
         session->active_at = now;
     if (session->final_at != 0 && now >= session->final_at)
         relay_http2_session_goaway(session);
+    if (session->message_at != 0 && now >= session->message_at && !session->failing)
+        expire_messages(session, now);
     relay_http2_session_arm(session);
 }
 
@@ -233,6 +252,8 @@ static void show_request(struct http2_session *session, struct http2_head *head)
     }
     stream->tunnel.kind = request.kind;
     stream->is_shown = true;
+    if (request.kind == RELAY_KIND_MESSAGE)
+        relay_http2_stream_watch(stream);
     session->super.cb->on_request(session->super.user, &stream->tunnel, &request);
     if (request.ends)
         relay_tunnel_deliver_fin(&stream->tunnel);

@@ -33,6 +33,14 @@ struct http2_stream *relay_http2_stream_new(struct http2_session *session, enum 
     return stream;
 }
 
+void relay_http2_stream_watch(struct http2_stream *stream)
+{
+    struct http2_session *session = session_of(stream);
+    stream->progress_at = relay_loop_now(session->super.loop);
+    if (session->message_at == 0)
+        session->message_at = stream->progress_at + session->super.limits->idle_timeout;
+}
+
 static void drop_queue(struct http2_stream *stream)
 {
     free(stream->queue);
@@ -143,6 +151,7 @@ nghttp2_data_provider relay_http2_stream_provider(void)
 int relay_http2_stream_send_data(struct http2_stream *stream, const uint8_t *frame_head, size_t len)
 {
     struct http2_session *session = session_of(stream);
+    stream->progress_at = relay_loop_now(session->super.loop);
     if (stream->queue_len > 0) {
         relay_http2_session_write_data(session, frame_head, stream->queue + stream->queue_at, len, false);
         stream->queue_at += len;
@@ -245,6 +254,8 @@ static int submit_response(struct http2_stream *stream, const struct relay_respo
         return failed == NGHTTP2_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_CLOSED;
     stream->is_answered = true;
     stream->is_tunnel = is_tunnel;
+    if (!is_tunnel)
+        relay_http2_stream_watch(stream);
     relay_http2_session_flush_later(session);
     return 0;
 }

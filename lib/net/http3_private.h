@@ -150,12 +150,14 @@ struct relay_http3_stream {
     uint8_t *stash; /* bytes that came behind the head, before it was shown */
     size_t stash_len, stash_size;
     uint64_t reset_code;
-    int end_error; /* how QUIC closed it, while the head is still to be shown */
+    uint64_t
+        progress_at; /* server, an ordinary message: its head, its answer, the last acknowledgement of that */
+    int end_error;   /* how QUIC closed it, while the head is still to be shown */
     uint8_t due;
     enum relay_kind kind; /* the request's; the tunnel's becomes MESSAGE when a CONNECT is refused */
     bool is_shown;        /* the user knows it (client: the response) */
     bool is_tunnel;       /* counted in num_open_tunnels */
-    bool is_answered;     /* counted in num_answered */
+    bool is_over;         /* counted in num_over */
     bool is_submitted;    /* our head went to nghttp3 */
     bool is_waiting;      /* the reader had nothing to give */
     bool had_turn;        /* the reader gave its share in this round */
@@ -201,8 +203,9 @@ struct relay_http3 {
     uint64_t max_streams; /* at once */
     uint64_t close_code;  /* of the close that is due */
     int close_error, final_error;
-    /* Server: streams whose answer is no tunnel: all that is left of them is the peer's reading. */
-    size_t num_answered;
+    /* Streams that keep no connection: their answer is no tunnel, or they were reset. All that is left is the peer's. */
+    size_t num_over;
+    uint64_t message_at;           /* server: when the first deadline of a message may be; 0: none */
     uint64_t drain_at, idle_since; /* idle_since: the last end of a stream or progress of an answer */
     uint32_t num_open_tunnels;
     bool is_open;        /* our control streams are bound */

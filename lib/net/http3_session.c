@@ -81,10 +81,10 @@ static void tell_max_streams(struct relay_http3 *session)
 /* ---- the timer: heads that take too long, connections without requests, the second step of a shutdown ----
  */
 
-/* Nothing is open but answers that the peer does not read. */
+/* Nothing is open but what the peer does not read or end. */
 static bool is_idle(const struct relay_http3 *session)
 {
-    return session->base.is_server && session->num_streams == session->num_answered;
+    return session->base.is_server && session->num_streams == session->num_over;
 }
 
 void relay_http3_set_timer(struct relay_http3 *session)
@@ -100,6 +100,8 @@ void relay_http3_set_timer(struct relay_http3 *session)
              limits->head_timeout;
     if (session->is_draining && !session->is_goaway_sent && session->drain_at < at && !is_dead(session))
         at = session->drain_at;
+    if (session->message_at != 0 && session->message_at < at && !is_dead(session))
+        at = session->message_at;
     if (at == UINT64_MAX)
         relay_timer_stop(session->base.loop, &session->timer);
     else
@@ -118,6 +120,30 @@ static void expire_heads(struct relay_http3 *session, uint64_t now)
     }
 }
 
+/* A request whose end does not come, and an answer that is not read. A tunnel, a dial and a handler at work have timers
+ * of their own. */
+static bool is_expiring(const struct relay_http3_stream *stream)
+{
+    bool is_waiting = stream->kind == RELAY_KIND_MESSAGE && !stream->fin_received;
+    return stream->is_shown && !stream->is_failed && (is_waiting || stream->is_over);
+}
+
+static void expire_messages(struct relay_http3 *session, uint64_t now)
+{
+    session->message_at = 0;
+    for (size_t i = 0; i < session->num_buckets; i++)
+        for (struct relay_http3_stream *stream = session->buckets[i]; stream != NULL;
+             stream = stream->next_in_bucket) {
+            uint64_t at = stream->progress_at + session->base.limits->idle_timeout;
+            if (!is_expiring(stream))
+                continue;
+            if (at <= now)
+                relay_http3_stream_fail(stream, NGHTTP3_H3_REQUEST_CANCELLED, RELAY_ERR_IDLE);
+            else if (session->message_at == 0 || at < session->message_at)
+                session->message_at = at;
+        }
+}
+
 static void on_timer(struct relay_timer *timer)
 {
     struct relay_http3 *session = RELAY_HTTP3_OF(struct relay_http3, timer, timer);
@@ -131,6 +157,8 @@ static void on_timer(struct relay_timer *timer)
             relay_http3_close(session, NGHTTP3_H3_INTERNAL_ERROR, RELAY_ERR_NO_MEMORY);
         relay_quic_conn_mark_dirty(session->quic);
     }
+    if (session->message_at != 0 && now >= session->message_at)
+        expire_messages(session, now);
     if (is_idle(session) && now >= session->idle_since + session->base.limits->idle_timeout)
         relay_http3_close(session, NGHTTP3_H3_NO_ERROR, RELAY_ERR_IDLE);
     relay_http3_wake(session);
@@ -263,7 +291,9 @@ static uint64_t on_stream_data(void *user, int64_t id, const uint8_t *bytes, siz
         return broken(session, (int)used);
     }
     if (used > 0) {
-        relay_quic_conn_credit_stream(session->quic, id, (uint64_t)used);
+        struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
+        if (stream == NULL || !stream->is_discarding) /* what nobody wants has no more room than its window */
+            relay_quic_conn_credit_stream(session->quic, id, (uint64_t)used);
         relay_quic_conn_credit(session->quic, (uint64_t)used);
     }
     /* Answers on the QPACK streams may have to go. */
@@ -274,7 +304,10 @@ static uint64_t on_stream_data(void *user, int64_t id, const uint8_t *bytes, siz
 static void on_stream_acked(void *user, int64_t id, uint64_t len)
 {
     struct relay_http3 *session = user;
+    struct relay_http3_stream *stream = is_request(id) ? relay_http3_stream_find(session, id) : NULL;
     session->idle_since = relay_loop_now(session->base.loop);
+    if (stream != NULL)
+        stream->progress_at = session->idle_since;
     if (!is_dead(session) && nghttp3_conn_add_ack_offset(session->h3, id, len) != 0)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }

@@ -109,7 +109,7 @@ static void stream_free(struct relay_http3_stream *stream)
     relay_window_dispose(&stream->window);
     relay_tunnel_dispose(&stream->tunnel);
     session->num_open_tunnels -= stream->is_tunnel;
-    session->num_answered -= stream->is_answered;
+    session->num_over -= stream->is_over;
     session->num_streams--;
     session->base.num_tunnels--;
     session->idle_since = relay_loop_now(session->base.loop);
@@ -129,11 +129,33 @@ void relay_http3_stream_due(struct relay_http3_stream *stream, enum relay_http3_
     relay_http3_wake(session);
 }
 
+/* Server: the stream is no tunnel, and its deadline begins. */
+static void watch(struct relay_http3_stream *stream)
+{
+    struct relay_http3 *session = relay_http3_of(stream);
+    stream->progress_at = relay_loop_now(session->base.loop);
+    if (session->message_at == 0)
+        session->message_at = stream->progress_at + session->base.limits->idle_timeout;
+}
+
+/* It is no tunnel, or none any more. */
+static void end_use(struct relay_http3_stream *stream)
+{
+    struct relay_http3 *session = relay_http3_of(stream);
+    session->num_open_tunnels -= stream->is_tunnel;
+    stream->is_tunnel = false;
+    session->num_over += !stream->is_over;
+    stream->is_over = true;
+    session->idle_since = relay_loop_now(session->base.loop);
+    relay_http3_wake(session);
+}
+
 void relay_http3_stream_fail(struct relay_http3_stream *stream, uint64_t code, int error)
 {
     if (!stream->is_failed && !stream->is_quic_closed) {
         stream->is_failed = true;
         stream->reset_code = code;
+        end_use(stream);
         relay_http3_link_remove(&stream->heading);
         relay_http3_stream_due(stream, RELAY_HTTP3_DUE_RESET);
     }
@@ -308,11 +330,9 @@ static int op_respond(struct relay_tunnel *tunnel, const struct relay_response *
     if (rv != 0)
         return rv == NGHTTP3_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_CLOSED;
     stream->is_submitted = true;
-    if (!is_tunnel && !stream->is_answered) {
-        stream->is_answered = true;
-        session->num_answered++;
-        session->idle_since = relay_loop_now(tunnel->loop);
-        relay_http3_wake(session);
+    if (!is_tunnel) {
+        end_use(stream);
+        watch(stream);
     }
     if (!is_tunnel && stream->kind != RELAY_KIND_MESSAGE) {
         stream->is_discarding = true; /* what was meant for a tunnel that there is not */
@@ -432,6 +452,8 @@ static void show_request(struct relay_http3_stream *stream)
     stream->is_shown = true;
     stream->is_tunnel = request.kind != RELAY_KIND_MESSAGE;
     session->num_open_tunnels += stream->is_tunnel;
+    if (!stream->is_tunnel)
+        watch(stream);
     session->base.cb->on_request(session->base.user, &stream->tunnel, &request);
     deliver_stash(stream);
 }

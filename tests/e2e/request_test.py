@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from harness import configs, http1, http2, http3, ports
+from harness import configs, http1, http2, http3, ports, vitals
 
 
 @pytest.fixture
@@ -156,3 +156,53 @@ def test_ambiguous_heads_are_refused_and_closed(egress, head):
         status, _ = connection.head()
         assert status == 400
         assert b"hello from twohop" not in connection.read_all()
+
+
+def test_many_ranges_are_not_many_bodies(egress):
+    with http1.Connection(egress.at.clear) as connection:
+        status, fields = connection.request("GET", "/large", "Range: bytes=256-511")
+        assert status == 206 and connection.body(fields) == bytes(range(256))
+        status, fields = connection.request("GET", "/large", "Range: bytes=" + ",".join(["0-"] * 3000))
+        assert (status, fields["content-length"]) == (200, str(1 << 20))
+
+
+@pytest.mark.parametrize("path", ["/index.html%00", "/%00/index.html", "/index.html%00.txt?%00"])
+def test_a_path_with_nul(egress, path):
+    with http1.Connection(egress.at.clear) as connection:
+        assert connection.request("GET", path)[0] == 400
+
+
+def test_http1_bodies_are_dropped_and_the_connection_goes_on(egress):
+    with http1.Connection(egress.at.clear) as connection:
+        connection.send("POST /index.html HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n" + "x" * 60000 +
+                        "GET /index.html HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nGET\r\n0\r\n\r\n"
+                        "GET /index.html HTTP/1.1\r\nHost: a\r\n\r\n")
+        for expected in 405, 200, 200:
+            status, fields = connection.head()
+            assert status == expected
+            connection.body(fields)
+    with http1.Connection(egress.at.clear) as connection:  # by its length, then by what comes
+        assert connection.request("POST", "/index.html", "Content-Length: 70000")[0] == 413
+    with http1.Connection(egress.at.clear) as connection:
+        connection.send("POST /index.html HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + ("1000\r\n" + "x" * 4096 + "\r\n") * 20)
+        assert connection.head()[0] == 413
+
+
+def test_bodies_are_not_kept(egress):
+    """A stranger's, on a hundred streams at once."""
+    watched = vitals.Vitals(egress)
+    with http2.Connection(egress.at.clear) as connection:
+        post = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", "/index.html")]
+        streams = [connection.open(post) for _ in range(99)]
+        for stream in streams:
+            connection.send(stream, b"x")
+        assert connection.response(connection.get("/index.html"))[0] == 200
+        before = watched.rss()
+        for stream in streams:
+            connection.send(stream, b"x" * 60000)
+        assert connection.response(connection.get("/index.html"))[0] == 200
+        assert watched.rss() - before < 4_000_000
+        connection.send(streams[0], b"", end=True)
+        connection.send(streams[1], b"x" * 6000)
+        assert connection.response(streams[0])[0] == 405
+        assert connection.response(streams[1])[0] == 413

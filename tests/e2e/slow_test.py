@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 
+import h2.exceptions
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -165,6 +166,40 @@ def test_idle_connections_are_closed_and_tunnels_are_not(egress, certificates, t
             assert second.goaway == 0 and time.monotonic() - at < 6
             busy.send(stream, b"still here")
             assert busy.read(stream, 10) == b"still here"
+
+
+def test_requests_that_never_end(egress, certificates):
+    """A head without an end, then silence or one byte after the other, on a connection that is busy otherwise."""
+    relay = egress(**{"limits.idle-timeout": 2})
+    post = [(":method", "POST"), (":scheme", "https"), (":authority", "localhost"), (":path", "/index.html")]
+    with http2.Connection(relay.at.clear) as connection:
+        stream, at = connection.open(post), time.monotonic()
+        state = connection.streams[stream]
+        while state.reset is None and time.monotonic() - at < 6:
+            connection.send(stream, b"x")
+            assert connection.response(connection.get("/index.html"))[0] == 200
+            time.sleep(0.1)
+        assert state.reset is not None and 1.9 < time.monotonic() - at < 4
+    with http2.Connection(relay.at.clear) as connection:
+        stream, at = connection.open(post), time.monotonic()
+        with pytest.raises((ConnectionError, h2.exceptions.ProtocolError)):
+            while time.monotonic() - at < 6:
+                connection.send(stream, b"x")
+                with contextlib.suppress(TimeoutError):
+                    connection.step(0.2)
+
+    async def run():
+        async with http3.client(relay.at.tls, certificates.ca) as connection:
+            stream, at = connection.open([(":method", "GET"), *post[1:]]), time.monotonic()
+            while connection.terminated is None and time.monotonic() - at < 8:
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await connection.ping()
+                await asyncio.sleep(0.1)
+            assert connection.streams[stream].reset is not None
+            assert connection.terminated is not None and 1.9 < time.monotonic() - at < 6
+
+    asyncio.run(run())
 
 
 def test_partial_frames_cost_no_time(egress, tcp_echo):

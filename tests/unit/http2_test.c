@@ -405,6 +405,27 @@ static void an_idle_connection_closes_and_a_quiet_tunnel_does_not(void **state)
     peers_free(peers);
 }
 
+/* Neither its own bytes nor other requests keep it. */
+static void a_message_that_does_not_end(void **state)
+{
+    struct peers *peers = peers_new();
+    peers->limits.idle_timeout = 250 * RELAY_MS;
+    peers_start_server(peers, NULL, 0);
+    peers_start_client(peers);
+    turns(peers, 10);
+    struct seen *tunnel = open_connect(peers, "echo:7"), *post = open_message(peers, "POST", "/hold", 1000);
+    uint64_t end = uv_hrtime() + 600 * RELAY_MS;
+    while (post->tunnel != NULL && uv_hrtime() < end) {
+        say(post, "x");
+        say(tunnel, "y");
+        turns(peers, 2);
+    }
+    assert_int_equal(post->closes, 1);
+    assert_int_equal(post->error, RELAY_ERR_RESET);
+    assert_int_equal(tunnel->closes, 0);
+    peers_free(peers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,6 +446,7 @@ int main(void)
         cmocka_unit_test(graceful_shutdown),
         cmocka_unit_test(close_and_death),
         cmocka_unit_test(an_idle_connection_closes_and_a_quiet_tunnel_does_not),
+        cmocka_unit_test(a_message_that_does_not_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

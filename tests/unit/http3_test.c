@@ -260,6 +260,24 @@ static void test_idle(void **state)
     assert_int_equal(server_error, RELAY_ERR_IDLE);
 }
 
+/* A head whose end does not come, while a tunnel keeps the connection. */
+static void test_no_end(void **state)
+{
+    limits.idle_timeout = 50 * RELAY_MS;
+    join();
+    open_kind(RELAY_KIND_BYTES, 1);
+    run_turns(10);
+    assert_int_equal(clients[1].status, 200);
+    behaviour = HANGS;
+    struct relay_request request = make(RELAY_KIND_MESSAGE);
+    request.ends = false;
+    struct end *end = open_request(request, 0);
+    assert_true(run_until(first_closed));
+    assert_int_equal(end->close_error, RELAY_ERR_RESET);
+    assert_false(clients[1].closed);
+    assert_false(server_closed);
+}
+
 /* Bytes of a request stream that never make a head. */
 static void test_slow_head(void **state)
 {
@@ -298,6 +316,7 @@ int main(void)
         TEST(test_refused),  TEST(test_abort_codes), TEST(test_client_abort), TEST(test_fair),
         TEST(test_stalled),  TEST(test_growth),      TEST(test_many_streams), TEST(test_rapid_reset),
         TEST(test_shutdown), TEST(test_idle),        TEST(test_slow_head),    TEST(test_close_with_tunnels),
+        TEST(test_no_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
