@@ -31,14 +31,9 @@ static void finish(struct forward *forward)
 
 /* ---- the head ---- */
 
-/* Fields that end here, besides those that Connection names. */
-static bool is_local_field(struct relay_slice name, struct relay_slice connection)
+/* Whether the value of a Connection field lists the name. */
+static bool names_field(struct relay_slice connection, struct relay_slice name)
 {
-    static const char *const names[] = {"connection", "proxy-connection",   "keep-alive", "te", "upgrade",
-                                        "host",       "proxy-authorization"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (relay_slice_is(name, names[i]))
-            return true;
     for (size_t at = 0; at < connection.len;) {
         size_t begin = at;
         while (at < connection.len && connection.base[at] != ',')
@@ -48,11 +43,28 @@ static bool is_local_field(struct relay_slice name, struct relay_slice connectio
             word.len--;
         while (word.len > 0 && (word.base[word.len - 1] == ' ' || word.base[word.len - 1] == '\t'))
             word.len--;
-        if (word.len == name.len && name.len > 0 && strncasecmp(word.base, name.base, name.len) == 0 &&
-            !relay_slice_is(name, "content-length") && !relay_slice_is(name, "transfer-encoding"))
+        if (word.len == name.len && name.len > 0 && strncasecmp(word.base, name.base, name.len) == 0)
             return true;
         at++;
     }
+    return false;
+}
+
+/* Fields that end here: some always, and what any of the Connection fields names (RFC 9110 section 7.6.1), but not those
+ * that frame the body. */
+static bool is_local_field(struct relay_slice name, const struct relay_request *request)
+{
+    static const char *const names[] = {"connection", "proxy-connection",   "keep-alive", "te", "upgrade",
+                                        "host",       "proxy-authorization"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (relay_slice_is(name, names[i]))
+            return true;
+    if (relay_slice_is(name, "content-length") || relay_slice_is(name, "transfer-encoding"))
+        return false;
+    for (size_t i = 0; i < request->num_fields; i++)
+        if (relay_slice_is(request->fields[i].name, "connection") &&
+            names_field(request->fields[i].value, name))
+            return true;
     return false;
 }
 
@@ -67,8 +79,6 @@ static uint8_t *put(uint8_t *p, struct relay_slice text)
 static size_t write_head(uint8_t *begin, const struct relay_request *request)
 {
     uint8_t *p = begin;
-    struct relay_slice connection =
-        relay_fields_find(request->fields, request->num_fields, "connection", NULL);
     p = put(p, request->method);
     p = put(p, RELAY_SLICE(" "));
     p = put(p, request->path);
@@ -76,7 +86,7 @@ static size_t write_head(uint8_t *begin, const struct relay_request *request)
     p = put(p, request->authority);
     p = put(p, RELAY_SLICE("\r\n"));
     for (size_t i = 0; i < request->num_fields; i++) {
-        if (is_local_field(request->fields[i].name, connection))
+        if (is_local_field(request->fields[i].name, request))
             continue;
         p = put(p, request->fields[i].name);
         p = put(p, RELAY_SLICE(": "));

@@ -98,7 +98,8 @@ static void http_get(void)
     int len = snprintf(
         text, sizeof(text),
         "POST http://target.example:%u/a?b HTTP/1.1\r\nHost: other\r\nProxy-Connection: keep-alive\r\n"
-        "Connection: x-hop\r\nX-Hop: 1\r\nProxy-Authorization: Basic eDp5\r\nAccept: */*\r\n"
+        "Connection: x-hop\r\nX-Hop: 1\r\nX-Other: 2\r\nConnection: close, x-oTHER "
+        ",accept-\r\nProxy-Authorization: Basic eDp5\r\nAccept: */*\r\n"
         "Content-Length: 5\r\n\r\nhelloGET http://victim.example/ HTTP/1.1\r\nHost: victim.example\r\n\r\n",
         tcp_echo.port);
     put(fd, text, (size_t)len);
