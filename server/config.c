@@ -65,6 +65,8 @@ static int apply(struct relay_config *config)
         h2o_configurator_apply(&config->h2o, root, config->use != RELAY_CONFIG_SERVE) != 0 ||
         relay_config_check_finish(config) != 0)
         return RELAY_ERR_INVALID;
+    if (relay_yaml_get(root, "server-name") == NULL && relay_yaml_get(root, "send-server-name") == NULL)
+        config->h2o.server_name = (h2o_iovec_t){NULL, 0}; /* strangers need not know what this is */
     relay_config_chain_register(&config->h2o, config->snapshot);
     return 0;
 }
@@ -263,7 +265,8 @@ void relay_config_print_manual(void)
            "unsetenv,\n"
            "    server-name, send-server-name, limit-request-body, max-delegations, "
            "error-log.emit-request-errors\n"
-           "        as in h2o 2.2.5. Without hosts: the relay serves tunnels only. Response headers set here "
+           "        as in h2o 2.2.5; without server-name and send-server-name: there is no Server header. "
+           "Without hosts: the relay serves tunnels only. Response headers set here "
            "are\n"
            "        not on the answers that open tunnels.\n");
 }

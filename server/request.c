@@ -67,19 +67,34 @@ static bool may_have_body(const struct request *self)
     return !relay_slice_is(self->head.method, "HEAD") && status != 204 && status != 304;
 }
 
+/* h2o makes an error-doc's page as a second request inside the first: the configuration's headers are added by both.
+ */
+static bool is_repeated(const h2o_req_t *req, size_t i)
+{
+    const h2o_header_t *entries = req->res.headers.entries, *header = &entries[i];
+    for (size_t j = 0; req->res.status >= 400 && j < i; j++)
+        if (h2o_memis(entries[j].name->base, entries[j].name->len, header->name->base, header->name->len) &&
+            h2o_memis(entries[j].value.base, entries[j].value.len, header->value.base, header->value.len))
+            return true;
+    return false;
+}
+
 static int send_head(struct request *self, bool ends)
 {
     h2o_req_t *req = &self->req;
-    size_t count = 0, size = req->res.headers.size + 2;
+    const h2o_iovec_t server = req->conn->ctx->globalconf->server_name; /* empty: not to be sent */
+    size_t count = 0, size = req->res.headers.size + 3;
     struct relay_field *fields = h2o_mem_alloc_pool(&req->pool, size * sizeof(*fields));
     h2o_timestamp_t now;
     h2o_get_timestamp(req->conn->ctx, &req->pool, &now);
     fields[count++] = (struct relay_field){RELAY_SLICE("date"), {now.str->rfc1123, H2O_TIMESTR_RFC1123_LEN}};
+    if (server.len > 0 && h2o_find_header(&req->res.headers, H2O_TOKEN_SERVER, -1) == -1)
+        fields[count++] = (struct relay_field){RELAY_SLICE("server"), {server.base, server.len}};
     if (self->head.version != RELAY_HTTP_3 && self->conn->alt_svc.len > 0)
         fields[count++] = (struct relay_field){RELAY_SLICE("alt-svc"), self->conn->alt_svc};
     for (size_t i = 0; i < req->res.headers.size; i++) {
         const h2o_header_t *header = &req->res.headers.entries[i];
-        if (!is_written_by_session(header->name))
+        if (!is_written_by_session(header->name) && !is_repeated(req, i))
             fields[count++] = (struct relay_field){{header->name->base, header->name->len},
                                                    {header->value.base, header->value.len}};
     }

@@ -318,3 +318,28 @@ def test_the_ready_line(egress, certificates):
     assert clear.startswith("clear 127.0.0.1:") and quic.startswith("quic 127.0.0.1:") and tls.startswith("tcp [::1]:")
     with http1.Connection(int(clear.rpartition(":")[2])) as connection:
         assert connection.request("GET", "/index.html")[0] == 200
+
+
+# ---- headers ----
+
+@pytest.mark.parametrize("more, server", [({}, None), ({"send-server-name": "ON"}, "twohop"), ({"send-server-name": "OFF"}, None),
+                                          ({"server-name": "relay/1"}, "relay/1")])
+def test_the_server_header(egress, more, server):
+    relay = egress(**more)
+    with http1.Connection(relay.at.clear) as connection:
+        assert connection.request("GET", "/index.html")[1].get("server") == server
+
+
+def test_headers_of_an_error_page_come_once(egress, tmp_path):
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "404.html").write_text("not here\n")
+    relay = egress(hosts={"default": {"paths": {"/": {"file.dir": str(tmp_path / "www")}},
+                                      "error-doc": {"status": 404, "url": "/404.html"},
+                                      "header.add": "X-Once: yes"}})
+    with http1.Connection(relay.at.clear) as connection:
+        connection.send("GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = b""
+        while not head.endswith(b"not here\n"):
+            head += connection.read(1)
+        assert head.startswith(b"HTTP/1.1 404 ")
+        assert head.lower().count(b"x-once: yes\r\n") == 1
