@@ -265,12 +265,14 @@ void relay_ticket_opened(struct relay_ticket *ticket, bool is_udp, const struct 
 static void log_close(const struct relay_ticket *ticket, int error)
 {
     const struct relay_tunnel *tunnel = ticket->tunnel;
+    int verdict = relay_tunnel_verdict(tunnel, error);
     uint64_t lived = relay_loop_now(ticket->env->loop) - tunnel->opened_at;
     relay_log(RELAY_LOG_INFO, "tunnel_closed", "s:s, s:s, s:I, s:I, s:I, s:I, s:I", "method",
-              method_name(ticket), "reason", error == RELAY_OK ? "OK" : relay_error_name(error), "seconds",
-              (json_int_t)(lived / RELAY_SECOND), "bytes_in", (json_int_t)tunnel->count.bytes_in, "bytes_out",
-              (json_int_t)tunnel->count.bytes_out, "datagrams_in", (json_int_t)tunnel->count.datagrams_in,
-              "datagrams_out", (json_int_t)tunnel->count.datagrams_out);
+              method_name(ticket), "reason", verdict == RELAY_OK ? "OK" : relay_error_name(verdict),
+              "seconds", (json_int_t)(lived / RELAY_SECOND), "bytes_in", (json_int_t)tunnel->count.bytes_in,
+              "bytes_out", (json_int_t)tunnel->count.bytes_out, "datagrams_in",
+              (json_int_t)tunnel->count.datagrams_in, "datagrams_out",
+              (json_int_t)tunnel->count.datagrams_out);
 }
 
 void relay_ticket_release(struct relay_ticket *ticket, int error)

@@ -473,3 +473,10 @@ void relay_tunnel_resume(struct relay_tunnel *tunnel)
     if (tunnel->held_len > 0 || tunnel->unconsumed > 0 || has(tunnel, FIN_HELD | CLOSED))
         queue(tunnel, IS_RESUMED);
 }
+
+int relay_tunnel_verdict(const struct relay_tunnel *tunnel, int error)
+{
+    if (error != RELAY_ERR_RESET || has(tunnel, ABORTED))
+        return error;
+    return has(tunnel, FIN_TOLD) ? RELAY_OK : RELAY_ERR_CANCELLED;
+}

@@ -157,6 +157,11 @@ void relay_tunnel_resume(struct relay_tunnel *tunnel);
 
 void relay_tunnel_abort(struct relay_tunnel *tunnel, int error);
 
+/* What to call the end that on_close(error) told, in a log. RELAY_ERR_RESET stays so when it was the other side's
+ * that this tunnel is joined to (relay_tunnel_abort). The HTTP peer's own is RELAY_ERR_CANCELLED, and RELAY_OK behind
+ * its FIN: an application that has what it wanted closes its socket, and the rest finds nobody. */
+int relay_tunnel_verdict(const struct relay_tunnel *tunnel, int error);
+
 /* ---- for the session ---- */
 
 void relay_tunnel_init(struct relay_tunnel *tunnel, const struct relay_tunnel_ops *ops,

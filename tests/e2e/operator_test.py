@@ -1,12 +1,16 @@
 """What an operator reads off a relay and asks of it: figures, refusals at start, log files, tokens."""
 import asyncio
+import contextlib
 import hashlib
 import json
 import pathlib
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
+import time
 
 import pytest
 import yaml
@@ -343,3 +347,80 @@ def test_headers_of_an_error_page_come_once(egress, tmp_path):
             head += connection.read(1)
         assert head.startswith(b"HTTP/1.1 404 ")
         assert head.lower().count(b"x-once: yes\r\n") == 1
+
+
+# ---- how tunnels end, in the log ----
+
+def reasons(relay, count):
+    vitals.wait(lambda: len(relay.events("tunnel_closed")) >= count, 5, "the log lines")
+    return [event["reason"] for event in relay.events("tunnel_closed")]
+
+
+class Target:
+    """Accepts one connection at a time; a context manager."""
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(10)
+        self.authority = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+
+    def accept(self):
+        connection, _ = self._listener.accept()
+        connection.settimeout(10)
+        return connection
+
+
+def test_the_reasons_of_ends_over_http1(egress):
+    relay = egress()
+    with Target() as target:
+        def tunnel():
+            client = http1.Connection(relay.at.clear)
+            assert client.connect(target.authority, AUTH_LINE)[0] == 200
+            return client, target.accept()
+        client, server = tunnel()  # both have said all
+        client.socket.shutdown(socket.SHUT_WR)
+        assert server.recv(10) == b""
+        server.close()
+        assert client.read_all() == b""
+        client.close()
+        assert reasons(relay, 1) == ["OK"]
+        client, server = tunnel()  # the client has closed its socket, the target says goodbye to nobody
+        client.close()
+        assert server.recv(10) == b""
+        for _ in range(100):
+            time.sleep(0.01)
+            with contextlib.suppress(OSError):
+                server.send(b"bye")
+        server.close()
+        assert reasons(relay, 2)[1] == "OK"
+        client, server = tunnel()
+        client.reset()
+        with pytest.raises(ConnectionResetError):
+            server.recv(10)
+        assert reasons(relay, 3)[2] == "CANCELLED"
+        client, server = tunnel()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.close()
+        with pytest.raises(ConnectionResetError):
+            client.read_all()
+        assert reasons(relay, 4)[3] == "RESET"
+
+
+def test_the_reasons_of_ends_over_http2(egress, udp_echo):
+    relay = egress()
+    with Target() as target, http2.Connection(relay.at.clear) as client:
+        stream = client.connect(target.authority, ("proxy-authorization", configs.BEARER))
+        assert client.response(stream)[0] == 200
+        server = target.accept()
+        client.send(stream, b"all", end=True)
+        assert server.recv(10) == b"all" and server.recv(10) == b""
+        client.reset(stream)
+        assert reasons(relay, 1) == ["OK"]
+        udp = client.connect_udp(f"/.well-known/masque/udp/{udp_echo.host}/{udp_echo.port}/", ("proxy-authorization", configs.BEARER))
+        assert client.response(udp)[0] == 200
+        client.reset(udp)
+        assert reasons(relay, 2)[1] == "CANCELLED"

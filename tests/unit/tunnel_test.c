@@ -244,6 +244,25 @@ static void a_reset_does_not_wait(void **state)
     assert_int_equal(close_error, RELAY_ERR_RESET);
 }
 
+static void a_reset_is_called_by_whose_it_is(void **state)
+{
+    open_fake(RELAY_KIND_BYTES);
+    relay_tunnel_closed(&fake.tunnel, RELAY_ERR_RESET);
+    assert_int_equal(relay_tunnel_verdict(&fake.tunnel, RELAY_ERR_RESET), RELAY_ERR_CANCELLED);
+    assert_int_equal(relay_tunnel_verdict(&fake.tunnel, RELAY_ERR_IDLE), RELAY_ERR_IDLE);
+    turn();
+    open_fake(RELAY_KIND_BYTES);
+    relay_tunnel_deliver_fin(&fake.tunnel);
+    relay_tunnel_closed(&fake.tunnel, RELAY_ERR_RESET);
+    assert_int_equal(relay_tunnel_verdict(&fake.tunnel, RELAY_ERR_RESET), RELAY_OK);
+    turn();
+    open_fake(RELAY_KIND_BYTES);
+    relay_tunnel_deliver_fin(&fake.tunnel);
+    relay_tunnel_abort(&fake.tunnel, RELAY_ERR_RESET);
+    assert_int_equal(relay_tunnel_verdict(&fake.tunnel, RELAY_ERR_RESET), RELAY_ERR_RESET);
+    turn();
+}
+
 static void abort_tells_nothing_but_the_close_and_once(void **state)
 {
     open_fake(RELAY_KIND_BYTES);
@@ -355,6 +374,7 @@ int main(void)
         T(bytes_are_credited_when_they_are_taken),
         T(a_clean_end_waits_for_what_is_held),
         T(a_reset_does_not_wait),
+        T(a_reset_is_called_by_whose_it_is),
         T(abort_tells_nothing_but_the_close_and_once),
         T(accept_tells_the_host_from_a_task),
         T(capsules_become_datagrams),
