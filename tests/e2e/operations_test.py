@@ -194,9 +194,10 @@ def test_a_missing_certificate_is_a_failed_reload(egress, certificates, tmp_path
 
 
 def test_tokens_change_with_a_reload(egress, tcp_echo):
+    """Another secret for the same name: what is open lives on."""
     relay = egress()
     with vitals.Bystander(relay.at.clear, tcp_echo) as bystander:
-        tokens(relay, ("bob", "another-secret-of-some-length"))
+        tokens(relay, ("alice", "another-secret-of-some-length"))
         assert served_with(relay, tcp_echo, configs.TOKEN) == 200  # not before SIGHUP
         reload(relay)
         assert served_with(relay, tcp_echo, "another-secret-of-some-length") == 200
