@@ -15,10 +15,9 @@
 #define WAITING_MAX                                                                                          \
     (64 * 1024) /* bytes behind a request that wait for its response; then reading stops (T04) */
 
-/* What one read of a tunnel brings must be copied when its target stalls: little, until more has flowed than
- * the kernel's buffers on the way hold (T76). */
-#define FIRST_READS   (48 * 1024)
-#define FLOWING_AFTER (32 * 1024 * 1024)
+/* What one read of a tunnel brings must be copied when its target stalls: little, until it is known to read
+ * (T76). */
+#define FIRST_READS (48 * 1024)
 
 enum state {
     HEAD,   /* between requests, or inside a head */
@@ -66,8 +65,7 @@ static void update_reading(struct http1 *h)
     if (h->state == ENDED)
         return;
     size_t most = h->super.limits->head_bytes > WAITING_MAX ? h->super.limits->head_bytes + 1 : WAITING_MAX;
-    bool is_flowing = h->state != TUNNEL || h->tunnel.count.bytes_in > FLOWING_AFTER;
-    h->stream->read_max = is_flowing ? 0 : FIRST_READS;
+    h->stream->read_max = h->state == TUNNEL && h->tunnel.is_unproven ? FIRST_READS : 0;
     if ((h->user_paused && h->state != ANSWER) || h->in.len >= most)
         relay_stream_pause(h->stream);
     else

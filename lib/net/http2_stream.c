@@ -290,8 +290,9 @@ static void give_credit(struct http2_stream *stream, size_t len)
     struct http2_session *session = session_of(stream);
     if (stream->is_ended || stream->is_fin_in || !stream->is_in_nghttp || session->dead)
         return;
-    size_t credit = relay_window_consume(&stream->window, session->super.limits, len,
-                                         relay_loop_now(session->super.loop), session->rtt);
+    size_t credit =
+        relay_window_consume(&stream->window, session->super.limits, len, relay_loop_now(session->super.loop),
+                             session->rtt, !stream->tunnel.is_unproven);
     if (credit == 0)
         return;
     nghttp2_submit_window_update(session->nghttp, NGHTTP2_FLAG_NONE, stream->id, (int32_t)credit);

@@ -353,8 +353,9 @@ static void op_consume(struct relay_tunnel *tunnel, size_t len)
     struct relay_http3 *session = relay_http3_of(stream);
     if (session->quic == NULL || stream->is_quic_closed || stream->fin_received)
         return;
-    size_t grant = relay_window_consume(&stream->window, session->base.limits, len,
-                                        relay_loop_now(tunnel->loop), relay_quic_conn_srtt(session->quic));
+    size_t grant =
+        relay_window_consume(&stream->window, session->base.limits, len, relay_loop_now(tunnel->loop),
+                             relay_quic_conn_srtt(session->quic), !tunnel->is_unproven);
     if (grant > 0) {
         relay_quic_conn_credit_stream(session->quic, stream->id, grant);
         relay_quic_conn_mark_dirty(session->quic);

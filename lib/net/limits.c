@@ -37,7 +37,7 @@ static size_t grow(struct relay_window *window, const struct relay_limits *limit
 }
 
 size_t relay_window_consume(struct relay_window *window, const struct relay_limits *limits, size_t len,
-                            uint64_t now, uint64_t rtt)
+                            uint64_t now, uint64_t rtt, bool may_grow)
 {
     size_t more = 0;
     window->consumed += len;
@@ -45,7 +45,7 @@ size_t relay_window_consume(struct relay_window *window, const struct relay_limi
     if (window->epoch_at == 0)
         window->epoch_at = now;
     if (window->epoch_bytes >= window->size / 2) {
-        if (now - window->epoch_at <= 2 * rtt)
+        if (may_grow && now - window->epoch_at <= 2 * rtt)
             more = grow(window, limits);
         window->epoch_at = now;
         window->epoch_bytes = 0;

@@ -83,7 +83,7 @@ void relay_window_init(struct relay_window *window, struct relay_budget *budget,
 /* `len` more bytes were taken by the consumer. Returns how much credit to grant to the peer now (0: not
  * yet; it comes in pieces of at least a quarter of the window). `rtt` in ns. */
 size_t relay_window_consume(struct relay_window *window, const struct relay_limits *limits, size_t len,
-                            uint64_t now, uint64_t rtt);
+                            uint64_t now, uint64_t rtt, bool may_grow);
 void relay_window_dispose(struct relay_window *window);
 
 #endif

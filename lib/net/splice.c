@@ -3,13 +3,19 @@
 #include <stdlib.h>
 
 #include "lib/net/metrics.h"
+#include "lib/net/session.h"
 #include "lib/wire/error.h"
+
+/* A target that never reads lets its kernel acknowledge less than this; ours would take megabytes more. */
+#define PROVEN_AFTER ((size_t)256 << 10)
+#define PROVEN_STEP  ((size_t)32 << 10) /* between two looks */
 
 struct splice {
     struct relay_tunnel *tunnel;
     struct relay_stream *stream; /* NULL: ended */
     struct relay_timer timer;
     uint64_t idle, active_at;
+    size_t sent, look_at; /* to the stream, while the tunnel is unproven */
     relay_splice_cb on_end;
     void *user;
 };
@@ -87,12 +93,27 @@ static const struct relay_stream_user stream_user = {
 
 /* ---- from the tunnel ---- */
 
+/* `len` bytes are about to be sent. */
+static void look_for_proof(struct splice *splice, size_t len)
+{
+    if (splice->sent >= splice->look_at) {
+        splice->look_at = splice->sent + PROVEN_STEP;
+        splice->tunnel->is_unproven =
+            splice->sent < PROVEN_AFTER + relay_stream_unacknowledged(splice->stream);
+    }
+    splice->sent += len;
+}
+
 static void on_tunnel_bytes(void *user, uint8_t *bytes, size_t len)
 {
     struct splice *splice = user;
     note_activity(splice);
     relay_count(splice->tunnel->loop->metrics->bytes_in, len);
-    if (splice->stream != NULL && !relay_stream_send(splice->stream, bytes, len))
+    if (splice->stream == NULL)
+        return;
+    if (splice->tunnel->is_unproven)
+        look_for_proof(splice, len);
+    if (!relay_stream_send(splice->stream, bytes, len))
         relay_tunnel_pause(splice->tunnel);
 }
 
@@ -155,6 +176,8 @@ int relay_splice(struct relay_tunnel *tunnel, struct relay_stream *stream, uint6
     splice->idle = idle;
     splice->on_end = on_end;
     splice->user = user;
+    splice->look_at = PROVEN_AFTER;
+    tunnel->is_unproven = tunnel->session->is_server; /* a client's application reads, and waits for it */
     note_activity(splice);
     relay_timer_init(&splice->timer, on_timer);
     relay_timer_set_after(tunnel->loop, &splice->timer, idle);

@@ -2,6 +2,8 @@
  * connection and its tunnel. Bytes, ends and resets pass both ways, and so does back-pressure: nothing is
  * buffered here.
  *
+ * A server's tunnel is unproven (tunnel.h) until the target has acknowledged 256 KiB.
+ *
  *   tunnel                     stream
  *   bytes, FIN          ->     send, fin;    full: the tunnel is paused
  *   send, send_fin      <-     bytes, FIN;   full: the stream is paused, and never reads more than the tunnel

@@ -39,6 +39,7 @@ struct relay_stream_ops {
     void (*start)(struct relay_stream *stream);
     size_t (*room)(struct relay_stream *stream);
     bool (*send)(struct relay_stream *stream, const uint8_t *bytes, size_t len);
+    size_t (*unacknowledged)(struct relay_stream *stream); /* NULL: not known */
     void (*fin)(struct relay_stream *stream);
     void (*pause)(struct relay_stream *stream);
     void (*resume)(struct relay_stream *stream);
@@ -101,6 +102,13 @@ static inline size_t relay_stream_room(struct relay_stream *stream)
 static inline bool relay_stream_send(struct relay_stream *stream, const uint8_t *bytes, size_t len)
 {
     return stream->ops->send(stream, bytes, len);
+}
+
+/* Of a TCP stream: how much of what was sent the peer's machine has not acknowledged. Others: 0. A system
+ * call. */
+static inline size_t relay_stream_unacknowledged(struct relay_stream *stream)
+{
+    return stream->ops->unacknowledged != NULL ? stream->ops->unacknowledged(stream) : 0;
 }
 
 /* Half-close after what was sent: FIN (TLS: close_notify, then FIN). Reading goes on. */

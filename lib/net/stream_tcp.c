@@ -3,17 +3,20 @@
  * Writes: bytes that lie in scratch are borrowed and written with one sendmsg when the reader settles. Small
  * pieces that do not (an HTTP/3 tunnel's come one QUIC packet at a time) are gathered in `queue` until the
  * end of the turn: a system call for each would be most of the tunnel's cost. Other bytes are written at once
- * while nothing waits. What the kernel refuses is copied into `queue`, which holds about HIGH_MARK at most.
+ * while nothing waits. What the kernel refuses is copied into `queue`, and the writer is told to wait: a peer
+ * that does not read costs QUEUE_MARK and one more piece, or the piece that was refused.
  *
  * An ending takes the user away (cb NULL). The socket is closed by it, or, released, when it has drained and
  * the peer has ended too; the memory is freed from a task, because an ending may come from inside a callback
  * of ours.
  */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -22,8 +25,10 @@
 #include "lib/net/stream.h"
 #include "lib/wire/error.h"
 
-#define HIGH_MARK      (192 * 1024)        /* a stalled peer costs us this, and what one more read brings */
-#define LOW_MARK       (64 * 1024)         /* below it a source is asked for more */
+#define HIGH_MARK      (192 * 1024)        /* what may be written at once */
+#define QUEUE_MARK     (64 * 1024)         /* what may wait because the kernel refused it */
+#define BORROWED_MARK  (64 * 1024)         /* borrowed bytes are written when there are so many of them */
+#define LOW_MARK       (32 * 1024)         /* below it a source is asked for more */
 #define MAX_BORROWED   16                  /* pieces written at once; more are written in several calls */
 #define GATHER_PIECE   (8 * 1024)          /* smaller pieces are gathered */
 #define GATHER_MAX     (64 * 1024)         /* and written when there are so many of them */
@@ -78,6 +83,13 @@ static int error_of_errno(int number)
 static size_t pending(const struct tcp *tcp)
 {
     return tcp->queue.len + tcp->borrowed_len;
+}
+
+/* What send takes before it says no. */
+static size_t room(const struct tcp *tcp)
+{
+    size_t mark = tcp->queue.len > 0 && !tcp->is_gathering ? QUEUE_MARK : HIGH_MARK;
+    return pending(tcp) < mark ? mark - pending(tcp) : 0;
 }
 
 static void drop_writes(struct tcp *tcp)
@@ -277,8 +289,10 @@ static void tcp_start(struct relay_stream *stream)
 
 static size_t tcp_room(struct relay_stream *stream)
 {
-    const struct tcp *tcp = (struct tcp *)stream;
-    return pending(tcp) < HIGH_MARK ? HIGH_MARK - pending(tcp) : 0;
+    struct tcp *tcp = (struct tcp *)stream;
+    size_t len = room(tcp);
+    tcp->wants_writable |= len == 0; /* borrowed bytes may have been refused since the last send */
+    return len;
 }
 
 static bool tcp_send(struct relay_stream *stream, const uint8_t *bytes, size_t len)
@@ -298,16 +312,25 @@ static bool tcp_send(struct relay_stream *stream, const uint8_t *bytes, size_t l
             die(tcp, RELAY_ERR_NO_MEMORY);
     } else if (len > 0 && is_borrowable) {
         borrow(tcp, bytes, len);
-        if (tcp->num_borrowed == MAX_BORROWED || tcp->borrowed_len >= HIGH_MARK)
+        if (tcp->num_borrowed == MAX_BORROWED || tcp->borrowed_len >= BORROWED_MARK)
             write_borrowed(tcp, NULL, 0);
     } else {
         write_borrowed(tcp, bytes, len);
     }
     arm(tcp);
-    if (pending(tcp) < HIGH_MARK)
+    if (room(tcp) > 0)
         return true;
     tcp->wants_writable = true;
     return false;
+}
+
+static size_t tcp_unacknowledged(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    int in_kernel = 0;
+    if (tcp->fd == -1 || ioctl(tcp->fd, SIOCOUTQ, &in_kernel) != 0)
+        in_kernel = 0;
+    return pending(tcp) + (size_t)in_kernel;
 }
 
 static void tcp_fin(struct relay_stream *stream)
@@ -381,6 +404,7 @@ static const struct relay_stream_ops tcp_ops = {
     .start = tcp_start,
     .room = tcp_room,
     .send = tcp_send,
+    .unacknowledged = tcp_unacknowledged,
     .fin = tcp_fin,
     .pause = tcp_pause,
     .resume = tcp_resume,

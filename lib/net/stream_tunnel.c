@@ -131,8 +131,15 @@ static void stream_release(struct relay_stream *head)
 }
 
 static const struct relay_stream_ops stream_ops = {
-    stream_start,  stream_room,    stream_send,  stream_fin,   stream_pause,
-    stream_resume, stream_release, stream_close, stream_reset,
+    .start = stream_start,
+    .room = stream_room,
+    .send = stream_send,
+    .fin = stream_fin,
+    .pause = stream_pause,
+    .resume = stream_resume,
+    .release = stream_release,
+    .close = stream_close,
+    .reset = stream_reset,
 };
 
 /* ---- the tunnel's callbacks ---- */

@@ -110,7 +110,7 @@ static void hold(struct relay_tunnel *tunnel, const uint8_t *bytes, size_t len)
     if (tunnel->held_len + len > tunnel->held_size) {
         size_t size = tunnel->held_size ? tunnel->held_size : 2048;
         while (size < tunnel->held_len + len)
-            size *= 2;
+            size *= 4; /* what is not written costs nothing */
         uint8_t *held = realloc(tunnel->held, RELAY_HEADROOM + size);
         if (held == NULL) {
             relay_tunnel_abort(tunnel, RELAY_ERR_NO_MEMORY);

@@ -109,6 +109,10 @@ struct relay_tunnel {
     const struct relay_tunnel_host *host_cb;
     void *host;
     uint64_t opened_at; /* ns */
+    /* The user's: it has not seen yet that anybody takes the bytes which it takes. Until it has, the session
+     * promises no more than the initial window and reads little at once, so that a tunnel that is stalled from
+     * its start costs little (T76). */
+    bool is_unproven;
     struct {
         uint64_t bytes_in, bytes_out, datagrams_in, datagrams_out; /* in: from the HTTP peer */
     } count;

@@ -14,7 +14,7 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from harness import capsule, configs, http1, http2, http3, vitals
+from harness import capsule, configs, http1, http2, http3, process, vitals
 from harness.vitals import LEAN, Watch
 
 AUTH = ("proxy-authorization", configs.BEARER)
@@ -25,10 +25,10 @@ MIB = 1 << 20
 
 @pytest.fixture
 def egress(relay, certificates, tmp_path):
-    def start(prefix=(), **more):
+    def start(prefix=(), build=process.BUILD, **more):
         at = configs.Ports()
         directives = {"num-threads": 2, "limits.connections-per-source": 5000} | more
-        started = relay(configs.egress(certificates, tmp_path, at, **directives), prefix=prefix)
+        started = relay(configs.egress(certificates, tmp_path, at, **directives), prefix=prefix, build=build)
         started.at, started.vitals = at, vitals.Vitals(started)
         return started
     return start
@@ -265,6 +265,8 @@ class Pourer:
 
 
 COUNT = 60
+# Bytes that a tunnel may cost that is stalled from its start; a sanitizer's allocator keeps what was freed on the way.
+STALLED = 256 * 1024 if process.RELEASE else 512 * 1024
 
 
 def memory_per_tunnel(relay, open_stalled):
@@ -281,25 +283,28 @@ def warm_up(relay, certificates, echo):
         context = certificates.client_context(["http/1.1"]) if i % 2 else None
         with http1.Connection(relay.at.tls if context else relay.at.clear, context=context) as connection:
             assert connection.connect(echo.authority, AUTH_LINE)[0] == 200
-            connection.send(bytes(2 * MIB))
-            assert len(connection.read(2 * MIB)) == 2 * MIB
+            for _ in range(16):  # no more at once than all buffers on the way take
+                connection.send(bytes(MIB // 8))
+                assert len(connection.read(MIB // 8)) == MIB // 8
 
 
-@pytest.mark.parametrize("version", ["1.1", "2"])
+@pytest.mark.parametrize("version", ["1.1", "1.1 TLS", "2", "2 TLS"])
 def test_clients_that_do_not_read(egress, certificates, tcp_echo, version):
-    relay = egress(LEAN)
+    relay = egress(LEAN, process.RELEASE or process.BUILD)
+    context = certificates.client_context(["h2" if version[0] == "2" else "http/1.1"]) if "TLS" in version else None
+    port = relay.at.tls if context else relay.at.clear
     with Pourer(10 * MIB) as target, Watch(relay, tcp_echo) as watch, contextlib.ExitStack() as stack:
         warm_up(relay, certificates, tcp_echo)
 
         @contextlib.contextmanager
         def stalled():
-            if version == "1.1":
+            if version[0] == "1":
                 for _ in range(COUNT):
-                    connection = stack.enter_context(http1.Connection(relay.at.clear))
+                    connection = stack.enter_context(http1.Connection(port, context=context))
                     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                     assert connection.connect(target.authority, AUTH_LINE)[0] == 200
             else:
-                connection = stack.enter_context(http2.Connection(relay.at.clear))
+                connection = stack.enter_context(http2.Connection(port, context=context))
                 connection.step()
                 connection.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0x7FFFFFFF})
                 connection.h2.increment_flow_control_window(0x7FFFFFFF - 65535)
@@ -309,25 +314,56 @@ def test_clients_that_do_not_read(egress, certificates, tcp_echo, version):
             yield
 
         each = memory_per_tunnel(relay, stalled)
-        assert each < 400 * 1024, each
+        assert each < STALLED, each
         assert relay.vitals.load(1) < 0.5
         assert watch.worst < 0.5, watch.worst
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.1 TLS", "2"])
-def test_targets_that_do_not_read(egress, certificates, tcp_echo, version):
-    relay = egress(LEAN)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    authority = "127.0.0.1:%d" % listener.getsockname()[1]
-    with listener, Watch(relay, tcp_echo) as watch, contextlib.ExitStack() as stack:
+@pytest.fixture
+def narrow(network):
+    """The test and what it starts are in a namespace whose kernel takes no megabytes for a target that does not read: sixty
+    such tunnels would bring the machine's TCP under memory pressure. Must be the first fixture of its test."""
+    host = network.host("narrow")
+    host.run("sysctl", "-qw", "net.ipv4.tcp_wmem=4096 16384 131072")
+    with host.inside():
+        yield
+
+
+@contextlib.contextmanager
+def deaf_target():
+    """A target that reads nothing; its authority."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        yield "127.0.0.1:%d" % listener.getsockname()[1]
+
+
+def pour_http2(connection, streams):
+    """Sends until no stream has had any credit for a while."""
+    quiet = time.monotonic()
+    while time.monotonic() - quiet < 1:
+        for stream in streams:
+            size = min(connection.h2.local_flow_control_window(stream), 16384)
+            if size > 0:
+                connection.h2.send_data(stream, bytes(size))
+                connection.flush()
+                quiet = time.monotonic()
+        if select.select([connection.socket], [], [], 0.01)[0]:
+            connection.step()
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.1 TLS", "2", "2 TLS"])
+def test_targets_that_do_not_read(narrow, egress, certificates, tcp_echo, version):
+    relay = egress(LEAN, process.RELEASE or process.BUILD)
+    context = certificates.client_context(["h2" if version[0] == "2" else "http/1.1"]) if "TLS" in version else None
+    port = relay.at.tls if context else relay.at.clear
+    with deaf_target() as authority, Watch(relay, tcp_echo) as watch, contextlib.ExitStack() as stack:
         warm_up(relay, certificates, tcp_echo)
 
         @contextlib.contextmanager
         def stalled():
-            if version != "2":
-                context = certificates.client_context(["http/1.1"]) if "TLS" in version else None
+            if version[0] == "1":
                 for _ in range(COUNT):
-                    port = relay.at.tls if context else relay.at.clear
                     connection = stack.enter_context(http1.Connection(port, context=context))
                     assert connection.connect(authority, AUTH_LINE)[0] == 200
                     connection.socket.settimeout(0.05)
@@ -335,53 +371,70 @@ def test_targets_that_do_not_read(egress, certificates, tcp_echo, version):
                         for _ in range(320):
                             connection.socket.send(bytes(65536))
             else:
-                connection = stack.enter_context(http2.Connection(relay.at.clear))
+                connection = stack.enter_context(http2.Connection(port, context=context))
                 streams = [connection.connect(authority, AUTH) for _ in range(COUNT)]
                 for stream in streams:
                     assert connection.response(stream)[0] == 200
-                for turn in range(30):
-                    for stream in streams:
-                        size = min(connection.h2.local_flow_control_window(stream), 16384)
-                        if size > 0:
-                            connection.h2.send_data(stream, bytes(size))
-                            connection.flush()
-                    with contextlib.suppress(TimeoutError):
-                        connection.step(0.02)
+                pour_http2(connection, streams)
             yield
 
         each = memory_per_tunnel(relay, stalled)
-        assert each < 400 * 1024, each
+        assert each < STALLED, each
+        assert relay.vitals.load(1) < 0.5
         assert watch.worst < 0.5, watch.worst
 
 
-def test_http3_stalled_both_ways(egress, certificates, tcp_echo):
-    """Streams whose client grants no more credit, and streams whose target does not read."""
-    relay = egress(LEAN)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+def test_http3_clients_that_do_not_read(egress, certificates, tcp_echo):
+    relay = egress(LEAN, process.RELEASE or process.BUILD)
 
-    async def run(target, watch):
+    async def run(target):
         warm_up(relay, certificates, tcp_echo)
         async with http3.client(relay.at.tls, certificates.ca, max_data=1 << 30) as client:
             grant, client._quic._write_stream_limits = client._quic._write_stream_limits, lambda **_: None
             before = relay.vitals.rss()
-            down = [client.connect_tcp(target.authority, AUTH) for _ in range(COUNT // 2)]
-            up = [client.connect_tcp("127.0.0.1:%d" % listener.getsockname()[1], AUTH) for _ in range(COUNT // 2)]
-            for stream in down + up:
+            streams = [client.connect_tcp(target.authority, AUTH) for _ in range(COUNT)]
+            for stream in streams:
                 assert (await client.response(stream))[0] == 200
-            for stream in up:
-                client.send(stream, bytes(2 * MIB))
             await asyncio.sleep(3)
             each = (relay.vitals.rss() - before) / COUNT
-            assert each < 400 * 1024, each
+            assert each < STALLED, each
             flowing = client.connect_tcp(tcp_echo.authority, AUTH)
             assert (await client.response(flowing))[0] == 200
             client.send(flowing, b"flows")
             await client.until(lambda: client.streams[flowing].data == b"flows")
             client._quic._write_stream_limits = grant
+
+    with Pourer(10 * MIB) as target, Watch(relay, tcp_echo) as watch:
+        asyncio.run(run(target))
         assert watch.worst < 0.5, watch.worst
 
-    with listener, Pourer(10 * MIB) as target, Watch(relay, tcp_echo) as watch:
-        asyncio.run(run(target, watch))
+
+def test_http3_targets_that_do_not_read(narrow, egress, certificates, tcp_echo):
+    relay = egress(LEAN, process.RELEASE or process.BUILD)
+
+    async def run(authority):
+        warm_up(relay, certificates, tcp_echo)
+        async with http3.client(relay.at.tls, certificates.ca, max_data=1 << 30) as client:
+            before = relay.vitals.rss()
+            streams = [client.connect_tcp(authority, AUTH) for _ in range(COUNT)]
+            for stream in streams:
+                assert (await client.response(stream))[0] == 200
+            for stream in streams:
+                client.send(stream, bytes(MIB))
+            credit = -1
+            while credit != (credit := sum(client._quic._streams[stream].max_stream_data_remote for stream in streams)):
+                await asyncio.sleep(1)
+            assert credit < COUNT * MIB, "the streams do not stall"
+            each = (relay.vitals.rss() - before) / COUNT
+            assert each < STALLED, each
+            flowing = client.connect_tcp(tcp_echo.authority, AUTH)
+            assert (await client.response(flowing))[0] == 200
+            client.send(flowing, b"flows")
+            await client.until(lambda: client.streams[flowing].data == b"flows")
+
+    with deaf_target() as authority, Watch(relay, tcp_echo) as watch:
+        asyncio.run(run(authority))
+        assert watch.worst < 0.5, watch.worst
 
 
 # ---- datagrams and capsules (T37, T39, T40) ----

@@ -14,6 +14,8 @@ import yaml
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("TWOHOP_BUILD", TOP / "build" / "debug"))
+# A build without sanitizers, for measuring memory; None: there is none.
+RELEASE = pathlib.Path(os.environ["TWOHOP_RELEASE"]) if "TWOHOP_RELEASE" in os.environ else None
 SANITIZERS = {
     "ASAN_OPTIONS": "halt_on_error=1:abort_on_error=0:exitcode=99:detect_leaks=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
@@ -37,12 +39,12 @@ class Process:
 
     program = None
 
-    def __init__(self, config, folder, name, prefix=(), ready_timeout=20, arguments=()):
+    def __init__(self, config, folder, name, prefix=(), ready_timeout=20, arguments=(), build=BUILD):
         """config: what becomes the YAML file. prefix: put before the command, e.g. netns.Host.prefix."""
         self.name, self.config, self.prefix = name, config, list(prefix)
         self.path = folder / f"{name}.yaml"
         self.path.write_text(yaml.safe_dump(config, sort_keys=False))
-        command = self.prefix + [str(BUILD / self.program)]
+        command = self.prefix + [str(build / self.program)]
         tested = subprocess.run(command + ["-t", "-c", str(self.path)], env=environment(), capture_output=True,
                                 text=True, errors="replace", timeout=20)
         assert tested.returncode == 0, f"{self.program} -t refuses {self.path}:\n{tested.stdout}{tested.stderr}"

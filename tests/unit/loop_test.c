@@ -255,7 +255,7 @@ static void a_flowing_window_grows_and_its_budget_is_returned(void **state)
     uint64_t now = RELAY_SECOND;
     size_t granted = 0;
     for (int i = 0; i < 2000; i++)
-        granted += relay_window_consume(&window, &limits, 16384, now += RELAY_MS / 10, 100 * RELAY_MS);
+        granted += relay_window_consume(&window, &limits, 16384, now += RELAY_MS / 10, 100 * RELAY_MS, true);
     assert_int_equal(window.size, limits.window_max);
     assert_int_equal(budget.used, limits.window_max - limits.window_initial);
     assert_true(granted > 2000u * 16384u - window.size / 4 + budget.used - 16384);
@@ -265,7 +265,14 @@ static void a_flowing_window_grows_and_its_budget_is_returned(void **state)
     budget.limit = 1000; /* exhausted: credit flows, the window stays */
     relay_window_init(&window, &budget, &limits);
     for (int i = 0; i < 100; i++)
-        relay_window_consume(&window, &limits, 16384, now += RELAY_MS / 10, 100 * RELAY_MS);
+        relay_window_consume(&window, &limits, 16384, now += RELAY_MS / 10, 100 * RELAY_MS, true);
+    assert_int_equal(window.size, limits.window_initial);
+    relay_window_dispose(&window);
+
+    budget.limit = 16 << 20; /* not allowed to grow yet: the same */
+    relay_window_init(&window, &budget, &limits);
+    for (int i = 0; i < 100; i++)
+        granted = relay_window_consume(&window, &limits, 16384, now += RELAY_MS / 10, 100 * RELAY_MS, false);
     assert_int_equal(window.size, limits.window_initial);
     relay_window_dispose(&window);
 }

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "lib/net/metrics.h"
+#include "lib/net/session.h"
 #include "lib/net/splice.h"
 #include "lib/wire/error.h"
 
@@ -21,7 +22,7 @@ struct fake {
     struct relay_tunnel tunnel; /* first */
     size_t room, sent_len, largest_send;
     uint8_t sent[1 << 20];
-    bool fin_sent, released;
+    bool fin_sent, released, is_paused;
 };
 
 #define IDLE (100 * RELAY_MS) /* of the tests that wait for it */
@@ -29,6 +30,7 @@ struct fake {
 static struct relay_loop loop;
 static struct relay_metrics metrics;
 static struct fake fake;
+static struct relay_session session = {.is_server = true};
 static int peer; /* the target's socket */
 static int ended, end_error;
 
@@ -64,6 +66,7 @@ static void fake_consume(struct relay_tunnel *tunnel, size_t len)
 
 static void fake_set_reading(struct relay_tunnel *tunnel, bool reading)
 {
+    of(tunnel)->is_paused = !reading;
 }
 
 static void fake_abort(struct relay_tunnel *tunnel, int error)
@@ -118,7 +121,7 @@ static int setup_idle(uint64_t idle, size_t room)
     ended = end_error = 0;
     if (relay_loop_init(&loop, &metrics) != 0)
         return -1;
-    relay_tunnel_init(&fake.tunnel, &fake_ops, NULL, &loop, RELAY_KIND_BYTES);
+    relay_tunnel_init(&fake.tunnel, &fake_ops, &session, &loop, RELAY_KIND_BYTES);
     fake.room = room;
     relay_tunnel_pause(&fake.tunnel);
     return relay_splice(&fake.tunnel, connected_stream(), idle, on_end, NULL);
@@ -260,6 +263,31 @@ static void idle_ends(void **state)
     assert_int_equal(errno, ECONNRESET);
 }
 
+/* Megabytes that our own kernel takes prove nothing; what the target's has acknowledged does. */
+static void a_target_proves_that_it_reads(void **state)
+{
+    static uint8_t bytes[32768];
+    size_t sent = 0, got = 0;
+    assert_true(fake.tunnel.is_unproven);
+    while (sent < 64u << 20 && !fake.is_paused) {
+        relay_tunnel_deliver(&fake.tunnel, bytes, sizeof(bytes));
+        sent += sizeof(bytes);
+    }
+    assert_true(fake.is_paused);
+    turns();
+    assert_true(fake.tunnel.is_unproven);
+    while (got < sent) {
+        ssize_t len = recv(peer, bytes, sizeof(bytes), 0);
+        got += len > 0 ? (size_t)len : 0;
+        uv_run(&loop.uv, UV_RUN_NOWAIT);
+    }
+    turns();
+    assert_false(fake.is_paused);
+    relay_tunnel_deliver(&fake.tunnel, bytes, sizeof(bytes));
+    assert_false(fake.tunnel.is_unproven);
+    turns();
+}
+
 /* The target floods, the client takes little: no read brings more than there is room for. */
 static void reads_no_more_than_there_is_room_for(void **state)
 {
@@ -307,6 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(both_ways_and_both_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(target_ends_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_target_proves_that_it_reads, setup, teardown),
         cmocka_unit_test_setup_teardown(target_resets, setup, teardown),
         cmocka_unit_test_setup_teardown(tunnel_resets, setup, teardown),
         cmocka_unit_test_setup_teardown(idle_ends, setup_short_idle, teardown),
