@@ -103,8 +103,7 @@ const struct relay_directive relay_auth_directives[] = {
      .apply = apply_tokens,
      .form = "FILE",
      .help = "Who may use the relay: one token per line, NAME SHA256 [expires=WHEN]; `twohop token new NAME` "
-             "makes one. Read "
-             "again on SIGHUP."},
+             "makes one. Read again on SIGHUP, which closes the tunnels of a token that is gone."},
     {.name = "auth.failures-per-minute",
      RELAY_DIRECTIVE_U32_AT(caps.auth_failures_per_minute),
      .min = 1,
