@@ -22,7 +22,7 @@ struct relay_account {
 
 struct relay_admission {
     struct relay_ticket *held; /* all that have a token */
-    struct relay_account *connections[BUCKETS];
+    struct relay_account *connections[BUCKETS], *diallers[BUCKETS];
 };
 
 /* ---- accounts ---- */
@@ -66,6 +66,16 @@ static struct relay_account *take_account(struct relay_account **table, uint64_t
     return account;
 }
 
+/* The token's dials; its tunnels are counted over all workers, elsewhere. */
+static int take_dialler(struct relay_ticket *ticket, struct relay_admission *admission, uint32_t max)
+{
+    int error;
+    ticket->dialler = take_account(admission->diallers, (uintptr_t)ticket->token, 0, &error);
+    if (ticket->dialler != NULL)
+        ticket->dialler->dials_max = max;
+    return error;
+}
+
 static void release_account(struct relay_account **table, struct relay_account *account)
 {
     if (account == NULL || --account->tunnels > 0)
@@ -87,46 +97,69 @@ static void run_turn(struct relay_task *task)
 
 static void stop_waiting(struct relay_ticket *ticket)
 {
-    struct relay_account *account = ticket->connection;
-    *(ticket->prev != NULL ? &ticket->prev->next : &account->first) = ticket->next;
-    *(ticket->next != NULL ? &ticket->next->prev : &account->last) = ticket->prev;
-    ticket->is_waiting = false;
+    struct relay_account *queue = ticket->queue;
+    *(ticket->prev != NULL ? &ticket->prev->next : &queue->first) = ticket->next;
+    *(ticket->next != NULL ? &ticket->next->prev : &queue->last) = ticket->prev;
+    ticket->queue = NULL;
 }
 
-static void begin_dial(struct relay_ticket *ticket)
+static void wait_for(struct relay_ticket *ticket, struct relay_account *queue)
 {
-    ticket->is_dialling = true;
-    ticket->connection->dials++;
-    relay_task_queue(ticket->env->loop, &ticket->task);
+    ticket->queue = queue;
+    ticket->prev = queue->last;
+    ticket->next = NULL;
+    *(queue->last != NULL ? &queue->last->next : &queue->first) = ticket;
+    queue->last = ticket;
+}
+
+/* The account may be NULL: nothing is counted then. */
+static bool is_full(const struct relay_account *account)
+{
+    return account != NULL && account->dials_max > 0 && account->dials >= account->dials_max;
+}
+
+/* Both must have room: who waits holds none of it. */
+static void dial_or_wait(struct relay_ticket *ticket)
+{
+    if (is_full(ticket->connection)) {
+        wait_for(ticket, ticket->connection);
+    } else if (is_full(ticket->dialler)) {
+        wait_for(ticket, ticket->dialler);
+    } else {
+        ticket->is_dialling = true;
+        ticket->connection->dials++;
+        if (ticket->dialler != NULL)
+            ticket->dialler->dials++;
+        relay_task_queue(ticket->env->loop, &ticket->task);
+    }
 }
 
 void relay_ticket_dial(struct relay_ticket *ticket, void (*on_turn)(struct relay_ticket *ticket))
 {
-    struct relay_account *account = ticket->connection;
     ticket->on_turn = on_turn;
-    if (account->dials_max == 0 || account->dials < account->dials_max) {
-        begin_dial(ticket);
-        return;
+    dial_or_wait(ticket);
+}
+
+/* There is room again. Who comes to its turn here may have to wait for the other account. */
+static void serve(struct relay_account *account)
+{
+    while (account != NULL && account->first != NULL && !is_full(account)) {
+        struct relay_ticket *next = account->first;
+        stop_waiting(next);
+        dial_or_wait(next);
     }
-    ticket->is_waiting = true;
-    ticket->prev = account->last;
-    ticket->next = NULL;
-    *(account->last != NULL ? &account->last->next : &account->first) = ticket;
-    account->last = ticket;
 }
 
 void relay_ticket_dialled(struct relay_ticket *ticket)
 {
-    struct relay_account *account = ticket->connection;
     if (!ticket->is_dialling)
         return;
     ticket->is_dialling = false;
-    account->dials--;
-    struct relay_ticket *next = account->first;
-    if (next != NULL && (account->dials_max == 0 || account->dials < account->dials_max)) {
-        stop_waiting(next);
-        begin_dial(next);
-    }
+    ticket->connection->dials--;
+    if (ticket->dialler != NULL)
+        ticket->dialler->dials--;
+    serve(ticket->dialler);
+    serve(ticket->connection);
 }
 
 /* ---- revocation ---- */
@@ -175,8 +208,12 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
     if (connection != NULL && token != NULL)
         error = relay_token_account_take(env->token_accounts, token, snapshot->caps.tunnels_per_token,
                                          relay_loop_now(env->loop), &ticket->token);
+    if (error == 0 && ticket->token != NULL &&
+        (error = take_dialler(ticket, admission, snapshot->caps.dials_per_token)) != 0)
+        relay_token_account_release(env->token_accounts, ticket->token);
     if (error != 0) {
         release_account(admission->connections, connection);
+        ticket->token = NULL;
         if (error == RELAY_ERR_LIMIT)
             relay_count(env->metrics->limit_tunnels, 1);
         return error;
@@ -281,7 +318,7 @@ void relay_ticket_release(struct relay_ticket *ticket, int error)
     if (env == NULL)
         return;
     relay_task_cancel(&ticket->task);
-    if (ticket->is_waiting)
+    if (ticket->queue != NULL)
         stop_waiting(ticket);
     relay_ticket_dialled(ticket);
     if (ticket->is_open) {
@@ -293,6 +330,7 @@ void relay_ticket_release(struct relay_ticket *ticket, int error)
             relay_count(env->metrics->open_tunnels_tcp, -1);
     }
     release_account(env->admission->connections, ticket->connection);
+    release_account(env->admission->diallers, ticket->dialler);
     if (ticket->token != NULL) {
         let_go(env->admission, ticket);
         relay_token_account_release(env->token_accounts, ticket->token);

@@ -2,8 +2,8 @@
  * same for TCP and UDP tunnels.
  *
  * Limits (snapshot->caps): tunnels per connection, tunnels per token over all workers, and dials in flight per
- * connection; a dial over the last one waits its turn, so that a burst of requests on one connection neither
- * fails nor floods the resolver.
+ * connection and, on a worker, per token; a dial over the last one waits its turn, so that a burst of requests
+ * neither fails nor floods the resolver.
  *
  * Order of calls: relay_ticket_take; relay_ticket_dial, then relay_ticket_dialled when name and address have
  * been tried; after the tunnel was accepted relay_ticket_opened; relay_ticket_release at the end in any case,
@@ -15,7 +15,7 @@
 #include "lib/wire/authority.h"
 #include "modules/env.h"
 
-struct relay_account; /* what one connection has open */
+struct relay_account; /* what one connection has open, and what one token dials on this worker */
 struct relay_run;
 struct relay_token_account;
 
@@ -24,13 +24,14 @@ struct relay_ticket {
     /* private */
     struct relay_env *env;
     struct relay_tunnel *tunnel;
-    struct relay_account *connection;
+    struct relay_account *connection, *dialler; /* dialler: the token's; NULL without one */
     struct relay_token_account *token;          /* NULL without one */
-    struct relay_ticket *prev, *next;           /* in the connection's queue of those that wait to dial */
+    struct relay_account *queue;                /* where it waits to dial; NULL: it does not */
+    struct relay_ticket *prev, *next;           /* in that */
     struct relay_ticket *prev_held, *next_held; /* in the list of those that have a token */
     void (*on_turn)(struct relay_ticket *ticket);
     struct relay_task task;
-    bool is_dialling, is_waiting, is_open, is_udp;
+    bool is_dialling, is_open, is_udp;
     /* public: relay_ticket_meter must be asked before datagrams go to the target */
     bool is_metered;
 };
@@ -40,8 +41,8 @@ struct relay_ticket {
 int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_tunnel *tunnel,
                       const struct relay_snapshot *snapshot);
 
-/* on_turn comes once, from a task: at the end of this turn, or when another dial of the connection is over.
- */
+/* on_turn comes once, from a task: at the end of this turn, or when another dial of the connection, or of the
+ * token, is over. */
 void relay_ticket_dial(struct relay_ticket *ticket, void (*on_turn)(struct relay_ticket *ticket));
 /* The dial is over, well or badly. Fine when there was none. */
 void relay_ticket_dialled(struct relay_ticket *ticket);

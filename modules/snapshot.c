@@ -16,6 +16,7 @@ struct relay_snapshot *relay_snapshot_new(void)
     snapshot->caps.connections_per_source = 100;
     snapshot->caps.tunnels_per_connection = 1000;
     snapshot->caps.dials_per_connection = 64;
+    snapshot->caps.dials_per_token = 256;
     snapshot->caps.auth_failures_per_minute = 10;
     snapshot->caps.auth_failures_per_minute_global = 1000;
     snapshot->caps.udp_unanswered_burst = 32;

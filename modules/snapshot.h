@@ -52,6 +52,8 @@ struct relay_snapshot {
         uint32_t tunnels_per_connection; /* 1000 */
         uint32_t tunnels_per_token;      /* over all workers; 0: no limit */
         uint32_t dials_per_connection;   /* in flight at once; more wait (64) */
+        uint32_t dials_per_token;        /* the same on a worker: names that nobody answers must not fill its
+                                            resolver, which is everybody's (256) */
         uint32_t auth_failures_per_minute, auth_failures_per_minute_global;
         uint32_t udp_unanswered_burst,
             udp_unanswered_rate;        /* T51: 32 packets and 100 packets/s until the first reply */

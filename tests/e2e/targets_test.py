@@ -282,7 +282,7 @@ def test_a_thousand_names_at_a_dead_name_server(site):
     dead.bind(("127.0.0.1", 0))
     with site.at_target(echo.TcpEcho) as target:
         site.start(**{"resolver.servers": [f"127.0.0.1:{dead.getsockname()[1]}"], "resolver.timeout": 2,
-                      "limits.streams": 1000, "limits.dials-per-connection": 1000})
+                      "limits.streams": 1000, "limits.dials-per-connection": 1000, "limits.dials-per-token": 1000})
         with vitals.Bystander(site.at.clear, target) as bystander, http2.Connection(site.at.clear) as connection:
             at = time.monotonic()
             streams = [connection.connect(f"n{i}.example:443", AUTH) for i in range(900)]
@@ -291,6 +291,24 @@ def test_a_thousand_names_at_a_dead_name_server(site):
             assert {status for status, _ in answers} == {504}
             assert time.monotonic() - at < 10
     dead.close()
+
+
+def test_one_token_cannot_fill_the_resolver(site, tmp_path):
+    """More names in a silent zone than the resolver has room for: another user's name is found at once."""
+    (tmp_path / "users").mkdir()
+    tokens = configs.token_file(tmp_path / "users", (("alice", configs.TOKEN), ("bob", "another-secret")))
+    names = {f"n{i}-{k}.example.": None for i in range(68) for k in range(64)} | {f"v{i}.example.": [f"A {TARGET}"] for i in range(8)}
+    with site.at_target(echo.TcpEcho) as target, dns.Server(names) as server, contextlib.ExitStack() as stack:
+        site.start(**{"num-threads": 1, "resolver.servers": [server.address], "auth.tokens": str(tokens)})
+        crowd = [stack.enter_context(http2.Connection(site.at.clear)) for _ in range(68)]
+        for i, one in enumerate(crowd):
+            for k in range(64):
+                one.connect(f"n{i}-{k}.example:80", AUTH)
+        for i in range(8):
+            with http1.Connection(site.at.clear) as connection:
+                at = time.monotonic()
+                assert connection.connect(f"v{i}.example:{target.port}", "Proxy-Authorization: Bearer another-secret")[0] == 200
+                assert time.monotonic() - at < 2
 
 
 # ---- dialling (T54) ----

@@ -138,6 +138,31 @@ static void test_dials_take_turns(void **state)
     assert_string_equal(turns, "abce");
 }
 
+/* Its connection has room, its token has none, and then both. */
+static void test_dials_of_a_token(void **state)
+{
+    loopback.snapshot->caps.dials_per_connection = 3;
+    loopback.snapshot->caps.dials_per_token = 1;
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("bob"), 0);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "ad");
+    relay_ticket_release(&tickets[1], RELAY_OK); /* gone while it waited */
+    relay_ticket_dialled(&tickets[0]);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "adc");
+    loopback.snapshot->auth_off = true; /* no token: the connection alone counts */
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 0);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "adce");
+    relay_ticket_release(&tickets[3], RELAY_OK);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "adcef");
+}
+
 /* The shortened run, and that two tunnels of one token share what it may send. */
 static void test_datagrams_are_metered(void **state)
 {
@@ -193,6 +218,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tunnels_per_token, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tunnels_per_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dials_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dials_of_a_token, setup, teardown),
         cmocka_unit_test_setup_teardown(test_datagrams_are_metered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
     };
