@@ -248,6 +248,13 @@ struct renewal {
     struct relay_quic_credentials *credentials;
 };
 
+static void free_renewal(struct renewal *renewal)
+{
+    SSL_CTX_free(renewal->tls);
+    relay_quic_credentials_unref(renewal->credentials);
+    free(renewal);
+}
+
 static void renew(void *arg)
 {
     struct renewal *renewal = arg;
@@ -255,25 +262,26 @@ static void renew(void *arg)
         relay_worker_set_tls(renewal->worker, renewal->slot, renewal->tls);
     else
         relay_worker_set_credentials(renewal->worker, renewal->slot, renewal->credentials);
-    SSL_CTX_free(renewal->tls);
-    relay_quic_credentials_unref(renewal->credentials);
-    free(renewal);
+    free_renewal(renewal);
 }
 
-static void post_renewals(struct relay_listeners *self, struct entry *entry)
+static int post_renewals(struct relay_listeners *self, struct entry *entry)
 {
     for (unsigned i = 0; i < self->num_workers; i++) {
         struct renewal *renewal = malloc(sizeof(*renewal));
         if (renewal == NULL)
-            return;
+            return RELAY_ERR_NO_MEMORY;
         *renewal = (struct renewal){&self->workers[i], entry->slot, entry->tls, NULL};
         if (entry->tls != NULL)
             SSL_CTX_up_ref(entry->tls);
         else
             renewal->credentials = relay_quic_credentials_ref(entry->credentials);
-        if (relay_loop_post(&self->workers[i].loop, renew, renewal) != 0)
-            renew(renewal);
+        if (relay_loop_post(&self->workers[i].loop, renew, renewal) != 0) {
+            free_renewal(renewal);
+            return RELAY_ERR_NO_MEMORY;
+        }
     }
+    return 0;
 }
 
 int relay_listeners_reload(struct relay_listeners *self, char *why, size_t size)
@@ -289,7 +297,9 @@ int relay_listeners_reload(struct relay_listeners *self, char *why, size_t size)
         struct entry *entry = &self->entries[i];
         if (error == 0 && entry->is_open && !entry->config->is_clear) {
             fresh[i].slot = entry->slot;
-            post_renewals(self, &fresh[i]);
+            error = post_renewals(self, &fresh[i]);
+            if (error != 0)
+                snprintf(why, size, "out of memory: some workers keep their old certificates");
         }
         unload(&fresh[i]);
     }

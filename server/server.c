@@ -97,6 +97,12 @@ static void warn_without_tokens(void)
                   "the file of auth.tokens is empty: nobody can open a tunnel");
 }
 
+static void count_failed_reload(const char *why)
+{
+    relay_count(server.metrics.reload_failed, 1);
+    relay_log(RELAY_LOG_ERROR, "reload_failed", "s:s", "reason", why);
+}
+
 static void on_hangup(uv_signal_t *handle, int number)
 {
     each_log(
@@ -108,15 +114,19 @@ static void on_hangup(uv_signal_t *handle, int number)
     if (error == 0 && (error = relay_listeners_reload(server.listeners, why, sizeof(why))) != 0)
         relay_snapshot_unref(snapshot);
     if (error != 0) {
-        relay_count(server.metrics.reload_failed, 1);
-        relay_log(RELAY_LOG_ERROR, "reload_failed", "s:s", "reason", why);
+        count_failed_reload(why);
         return;
     }
     relay_token_accounts_judge(server.token_accounts, &snapshot->tokens);
     for (unsigned i = 0; i < server.num_workers; i++)
-        relay_worker_set_snapshot(&server.workers[i], snapshot);
+        if (relay_worker_set_snapshot(&server.workers[i], snapshot) != 0)
+            error = RELAY_ERR_NO_MEMORY;
     relay_snapshot_unref(server.snapshot);
     server.snapshot = snapshot;
+    if (error != 0) {
+        count_failed_reload("out of memory: some workers keep the old configuration");
+        return;
+    }
     relay_count(server.metrics.reload_ok, 1);
     relay_log(RELAY_LOG_INFO, "reloaded", "s:I, s:s*", "tokens", (json_int_t)snapshot->tokens.count,
               "needs_restart", restart[0] != '\0' ? restart : NULL);

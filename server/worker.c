@@ -207,16 +207,18 @@ static void set_snapshot(void *arg)
     free(message);
 }
 
-void relay_worker_set_snapshot(struct relay_worker *self, struct relay_snapshot *snapshot)
+int relay_worker_set_snapshot(struct relay_worker *self, struct relay_snapshot *snapshot)
 {
     struct snapshot_message *message = malloc(sizeof(*message));
     if (message == NULL)
-        return;
+        return RELAY_ERR_NO_MEMORY;
     *message = (struct snapshot_message){self, relay_snapshot_ref(snapshot)};
-    if (relay_loop_post(&self->loop, set_snapshot, message) != 0) {
+    int error = relay_loop_post(&self->loop, set_snapshot, message);
+    if (error != 0) {
         relay_snapshot_unref(snapshot);
         free(message);
     }
+    return error;
 }
 
 /* ---- life ---- */

@@ -58,9 +58,10 @@ int relay_worker_start(struct relay_worker *worker);
 void relay_worker_join(struct relay_worker *worker);
 
 /* Messages; from any thread. drain: stop accepting, GOAWAY, stop the loop when the last connection has ended
- * or the snapshot's drain time is over. set_snapshot takes a reference for the worker. */
+ * or the snapshot's drain time is over. set_snapshot takes a reference for the worker; RELAY_ERR_NO_MEMORY: it keeps the
+ * one it has. */
 void relay_worker_drain(struct relay_worker *worker);
-void relay_worker_set_snapshot(struct relay_worker *worker, struct relay_snapshot *snapshot);
+int relay_worker_set_snapshot(struct relay_worker *worker, struct relay_snapshot *snapshot);
 
 /* On the worker's own thread: new certificates for listener or endpoint number `slot`, in the order of the
  * listen calls. */

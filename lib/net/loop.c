@@ -138,67 +138,72 @@ static void queue_due(struct relay_loop *loop)
         uv_idle_stop(&loop->idle);
 }
 
-/* ---- timers: a binary heap ordered by key ---- */
+/* ---- timers: a pairing heap ordered by key, whose links are in the timers: setting one cannot fail ---- */
 
-static void heap_place(struct relay_loop *loop, size_t index, struct relay_timer *timer)
+/* Two heaps' roots without siblings; the root of both. */
+static struct relay_timer *meld(struct relay_timer *a, struct relay_timer *b)
 {
-    loop->heap[index] = timer;
-    timer->slot = index + 1;
-}
-
-static void heap_sift_up(struct relay_loop *loop, size_t index, struct relay_timer *timer)
-{
-    while (index > 0) {
-        size_t parent = (index - 1) / 2;
-        if (loop->heap[parent]->key <= timer->key)
-            break;
-        heap_place(loop, index, loop->heap[parent]);
-        index = parent;
+    if (b->key < a->key) {
+        struct relay_timer *first = b;
+        b = a;
+        a = first;
     }
-    heap_place(loop, index, timer);
+    b->next = a->child;
+    if (b->next != NULL)
+        b->next->prev = b;
+    b->prev = a;
+    a->child = b;
+    return a;
 }
 
-static void heap_sift_down(struct relay_loop *loop, size_t index, struct relay_timer *timer)
+/* Siblings, two by two and then those from the last to the first: that is what keeps the heap flat. */
+static struct relay_timer *meld_siblings(struct relay_timer *first)
 {
-    for (;;) {
-        size_t child = index * 2 + 1;
-        if (child >= loop->heap_len)
-            break;
-        if (child + 1 < loop->heap_len && loop->heap[child + 1]->key < loop->heap[child]->key)
-            child++;
-        if (timer->key <= loop->heap[child]->key)
-            break;
-        heap_place(loop, index, loop->heap[child]);
-        index = child;
+    struct relay_timer *pairs = NULL, *root = NULL;
+    while (first != NULL) {
+        struct relay_timer *one = first, *other = one->next;
+        first = other != NULL ? other->next : NULL;
+        one->next = NULL;
+        if (other != NULL) {
+            other->next = NULL;
+            one = meld(one, other);
+        }
+        one->next = pairs;
+        pairs = one;
     }
-    heap_place(loop, index, timer);
-}
-
-static void heap_remove(struct relay_loop *loop, struct relay_timer *timer)
-{
-    size_t index = timer->slot - 1;
-    timer->slot = 0;
-    struct relay_timer *last = loop->heap[--loop->heap_len];
-    if (last == timer)
-        return;
-    if (index > 0 && last->key < loop->heap[(index - 1) / 2]->key)
-        heap_sift_up(loop, index, last);
-    else
-        heap_sift_down(loop, index, last);
+    while (pairs != NULL) {
+        struct relay_timer *one = pairs;
+        pairs = one->next;
+        one->next = NULL;
+        root = root != NULL ? meld(root, one) : one;
+    }
+    return root;
 }
 
 static void heap_insert(struct relay_loop *loop, struct relay_timer *timer)
 {
-    if (loop->heap_len == loop->heap_size) {
-        size_t size = loop->heap_size ? loop->heap_size * 2 : 64;
-        struct relay_timer **heap = realloc(loop->heap, size * sizeof(*heap));
-        if (heap == NULL)
-            abort(); /* a lost timer would hang its object for ever; the kernel overcommits, so this is the
-                        end anyway */
-        loop->heap = heap;
-        loop->heap_size = size;
+    timer->child = timer->next = NULL;
+    loop->timers = loop->timers != NULL ? meld(loop->timers, timer) : timer;
+    loop->timers->prev = loop->timers;
+    loop->num_timers++;
+}
+
+static void heap_remove(struct relay_loop *loop, struct relay_timer *timer)
+{
+    struct relay_timer *rest = meld_siblings(timer->child);
+    if (loop->timers == timer) {
+        loop->timers = rest;
+    } else {
+        *(timer->prev->child == timer ? &timer->prev->child : &timer->prev->next) = timer->next;
+        if (timer->next != NULL)
+            timer->next->prev = timer->prev;
+        if (rest != NULL)
+            loop->timers = meld(loop->timers, rest);
     }
-    heap_sift_up(loop, loop->heap_len++, timer);
+    if (loop->timers != NULL)
+        loop->timers->prev = loop->timers;
+    timer->child = timer->next = timer->prev = NULL;
+    loop->num_timers--;
 }
 
 void relay_timer_init(struct relay_timer *timer, void (*fire)(struct relay_timer *timer))
@@ -208,7 +213,7 @@ void relay_timer_init(struct relay_timer *timer, void (*fire)(struct relay_timer
 
 bool relay_timer_is_set(const struct relay_timer *timer)
 {
-    return timer->slot != 0;
+    return timer->prev != NULL;
 }
 
 void relay_timer_set(struct relay_loop *loop, struct relay_timer *timer, uint64_t at)
@@ -238,8 +243,9 @@ static void fire_timers(struct relay_loop *loop)
 {
     uint64_t now = relay_loop_now(loop);
     /* Bounded: one that sets itself again for now must not keep the loop from polling. */
-    for (size_t left = loop->heap_len; left > 0 && loop->heap_len > 0 && loop->heap[0]->key <= now; left--) {
-        struct relay_timer *timer = loop->heap[0];
+    for (size_t left = loop->num_timers; left > 0 && loop->timers != NULL && loop->timers->key <= now;
+         left--) {
+        struct relay_timer *timer = loop->timers;
         heap_remove(loop, timer);
         if (timer->at > now) {
             timer->key = timer->at;
@@ -257,11 +263,11 @@ static void on_timer(uv_timer_t *timer)
 
 static void arm_timer(struct relay_loop *loop)
 {
-    if (loop->heap_len == 0) {
+    if (loop->timers == NULL) {
         uv_timer_stop(&loop->timer);
         return;
     }
-    uint64_t now = relay_loop_now(loop), at = loop->heap[0]->key;
+    uint64_t now = relay_loop_now(loop), at = loop->timers->key;
     uint64_t delay = at > now ? (at - now + RELAY_MS - 1) / RELAY_MS : 0;
     uv_timer_start(&loop->timer, on_timer, delay, 0);
 }
@@ -513,7 +519,6 @@ void relay_loop_dispose(struct relay_loop *loop)
     assert(closed == 0);
     (void)closed;
     uv_mutex_destroy(&loop->posts_lock);
-    free(loop->heap);
     assert(loop->taken == NULL);
     for (struct relay_scratch *scratch; (scratch = loop->spare) != NULL;) {
         loop->spare = scratch->below;

@@ -57,7 +57,9 @@ struct relay_timer {
     void (*fire)(struct relay_timer *timer);
     uint64_t at;  /* when to fire, ns */
     uint64_t key; /* its place in the heap: at or earlier */
-    size_t slot;  /* index in the heap + 1; 0: not set */
+    /* The first of those below it; its siblings. The first sibling's prev is the parent, the root's itself; NULL: not
+     * set. */
+    struct relay_timer *child, *next, *prev;
 };
 
 void relay_timer_init(struct relay_timer *timer, void (*fire)(struct relay_timer *timer));
@@ -109,8 +111,8 @@ struct relay_loop {
     uv_async_t async;
     uv_mutex_t posts_lock;
     struct relay_post *posts, **posts_end;
-    struct relay_timer **heap;
-    size_t heap_len, heap_size;
+    struct relay_timer *timers; /* the heap's root */
+    size_t num_timers;
     struct relay_scratch *taken, *spare;
 };
 

@@ -15,7 +15,6 @@
 #include "lib/wire/proxy_status.h"
 
 #define NAME_SIZE      256
-#define QUERIES_MAX    4096 /* lookups on their way; more fail at once */
 #define BUCKETS        1024 /* of them */
 #define TTL_MAX        (3600 * RELAY_SECOND)
 #define NEGATIVE_TTL   (10 * RELAY_SECOND) /* NXDOMAIN and no addresses */
@@ -59,6 +58,7 @@ struct relay_resolver {
     struct relay_name_cache cache;
     struct query *buckets[BUCKETS], *queries;
     size_t num_queries;
+    struct query no_memory; /* of the lookups that no query could be made for */
     uint64_t seed;
 };
 
@@ -110,7 +110,7 @@ static void free_query(struct query *query)
 
 static void free_if_done(struct query *query)
 {
-    if (query->is_over && query->pending == 0)
+    if (query->is_over && query->pending == 0 && query != &query->resolver->no_memory)
         free_query(query);
 }
 
@@ -459,8 +459,10 @@ static struct query *begin_query(struct relay_resolver *resolver, const char *na
         answer_from_cache(query, cached);
     else if (is_valid && answer_from_hosts(query))
         return query;
-    else if (!is_valid || resolver->num_queries > QUERIES_MAX)
+    else if (!is_valid)
         conclude(query, RELAY_ERR_DNS, -1);
+    else if (resolver->num_queries > RELAY_RESOLVER_QUERIES_MAX)
+        conclude(query, RELAY_ERR_LIMIT, -1);
     else
         ask_ares(query);
     return query;
@@ -473,8 +475,10 @@ void relay_resolver_ask(struct relay_resolver *resolver, struct relay_lookup *lo
     struct query *query = find_query(resolver, text);
     if (query == NULL)
         query = begin_query(resolver, text, is_valid, lookup->resolution_delay);
-    if (query == NULL)
-        abort(); /* on_resolved could never come; the kernel overcommits, so this is the end anyway */
+    if (query == NULL) {
+        query = &resolver->no_memory;
+        conclude(query, RELAY_ERR_NO_MEMORY, -1);
+    }
     lookup->is_told = false;
     link_lookup(query, lookup);
     if (query->num_told > 0)
@@ -504,6 +508,9 @@ struct relay_resolver *relay_resolver_new(struct relay_loop *loop, const struct 
     resolver->loop = loop;
     resolver->timeout = config->timeout;
     resolver->hosts_file = config->hosts_file;
+    resolver->no_memory = (struct query){.resolver = resolver, .is_measured = true};
+    relay_task_init(&resolver->no_memory.task, RELAY_LEVEL_EVENT, run_task);
+    relay_timer_init(&resolver->no_memory.timer, on_timer);
     bool ok = getrandom(&resolver->seed, sizeof(resolver->seed), 0) == sizeof(resolver->seed) &&
               relay_name_cache_init(&resolver->cache, config->cache_names, resolver->seed) == 0 &&
               relay_resolver_channel_init(&resolver->channel, loop, config->servers, config->timeout) == 0;
@@ -519,6 +526,7 @@ void relay_resolver_free(struct relay_resolver *resolver)
     relay_resolver_channel_dispose(&resolver->channel); /* ends every question with ARES_EDESTRUCTION */
     while (resolver->queries != NULL)
         free_query(resolver->queries);
+    relay_task_cancel(&resolver->no_memory.task);
     relay_name_cache_dispose(&resolver->cache);
     free(resolver);
 }

@@ -13,6 +13,8 @@
 #define RELAY_RESOLVER_ADDRESSES_MAX 32 /* of one name, both families together; the rest is not looked at */
 #define RELAY_RESOLUTION_DELAY       (50 * RELAY_MS) /* what RFC 8305 section 8 recommends */
 
+#define RELAY_RESOLVER_QUERIES_MAX 4096 /* names on their way; the next lookup gets RELAY_ERR_LIMIT */
+
 struct relay_resolver;
 
 struct relay_resolver_config {
@@ -35,7 +37,7 @@ size_t relay_resolver_servers(const struct relay_resolver *resolver, struct rela
 
 /* RFC 1035 section 4.1.1 response codes: 0 NOERROR, 2 SERVFAIL, 3 NXDOMAIN ...; -1 when no answer came. */
 struct relay_resolution {
-    int error; /* RELAY_OK, RELAY_ERR_DNS, RELAY_ERR_DNS_TIMEOUT */
+    int error; /* RELAY_OK, RELAY_ERR_DNS, RELAY_ERR_DNS_TIMEOUT, RELAY_ERR_LIMIT, RELAY_ERR_NO_MEMORY */
     int rcode;
     /* What was not told before, sorted by RFC 6724 (IPv6 and IPv4 as the system prefers them). */
     const struct relay_address *addresses;

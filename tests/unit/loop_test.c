@@ -174,6 +174,8 @@ static void a_thousand_timers_keep_their_order(void **state)
         relay_timer_init(&timers[i], on_many);
         relay_timer_set(&loop, &timers[i], now + (i * 7919 % 1000) * 10000);
     }
+    for (size_t i = 1; i < 1000; i += 5)
+        relay_timer_set(&loop, &timers[i], now + (timers[i].at - now) / 7); /* earlier */
     for (size_t i = 0; i < 1000; i += 3)
         relay_timer_stop(&loop, &timers[i]);
     run_for(50 * RELAY_MS);
