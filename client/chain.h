@@ -45,11 +45,13 @@ struct relay_opening {
     struct relay_opening *prev, *next;
     struct relay_tunnel *tunnel; /* NULL: waiting */
     struct relay_timer deadline;
-    struct relay_task task; /* tells `failure` */
+    struct relay_task task; /* tells `failure`, or asks again */
     struct relay_failure failure;
     struct relay_host host;
     uint16_t port;
     bool is_udp;
+    bool asks_again;  /* the task is to: the last hop shuts down, its successor may be there */
+    bool asked_again; /* once is enough */
 };
 
 /* Exactly one of the two callbacks comes, never from inside this call. The name travels unresolved. */

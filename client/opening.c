@@ -87,9 +87,28 @@ void relay_opening_cancel(struct relay_opening *opening)
 
 /* ---- failing ---- */
 
+/* By now its GOAWAY has come too: a new connection is made. Nothing was sent into the tunnel yet. */
+static void ask_again(struct relay_opening *opening)
+{
+    struct relay_tunnel *tunnel = opening->tunnel;
+    opening->asks_again = false;
+    opening->asked_again = true;
+    if (tunnel != NULL) {
+        unlist_open(opening->chain, opening);
+        opening->tunnel = NULL;
+        wait_in_line(opening->chain, opening);
+    }
+    drop_tunnel(tunnel);
+    relay_task_queue(opening->chain->loop, &opening->chain->advance);
+}
+
 static void on_task(struct relay_task *task)
 {
     struct relay_opening *opening = OPENING_OF(task, task);
+    if (opening->asks_again) {
+        ask_again(opening);
+        return;
+    }
     drop_tunnel(detach(opening));
     opening->on_failed(opening, &opening->failure);
 }
@@ -97,6 +116,7 @@ static void on_task(struct relay_task *task)
 static void fail(struct relay_opening *opening, const struct relay_failure *failure)
 {
     opening->failure = *failure;
+    opening->asks_again = false;
     relay_task_queue(opening->chain->loop, &opening->task);
 }
 
@@ -140,6 +160,7 @@ static void on_response(void *user, const struct relay_response *response)
     relay_failure_set(&failure, refusal.error, last, chain->config->hops[last - 1].places[0].authority, "%s",
                       relay_refusal_print(&refusal, why, sizeof(why)));
     fail(opening, &failure);
+    opening->asks_again = refusal.error == RELAY_ERR_SHUTDOWN && !opening->asked_again;
 }
 
 static void on_close(void *user, int error)
@@ -194,6 +215,7 @@ void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, 
     opening->chain = chain;
     opening->tunnel = NULL;
     opening->is_udp = is_udp;
+    opening->asks_again = opening->asked_again = false;
     opening->host = *host;
     opening->port = port;
     relay_timer_init(&opening->deadline, on_deadline);

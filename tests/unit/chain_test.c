@@ -381,6 +381,37 @@ static void test_another_ingress_when_one_is_shutting_down(void **state)
     close_probe(&tcp);
 }
 
+static void test_the_last_hop_is_shutting_down(void **state)
+{
+    egress = start_relay(&certificate, EGRESS_TOKEN, RELAY_DRAINING);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    expect_failure(false, "target.example", 80, 1, RELAY_ERR_SHUTDOWN, "shutting down (503)");
+    expect_failure(true, "target.example", 80, 1, RELAY_ERR_SHUTDOWN, "shutting down (503)");
+}
+
+static void last_hop_restarts(const char *http)
+{
+    struct probe tcp;
+    egress = start_relay(&certificate, EGRESS_TOKEN, RELAY_RESTARTING);
+    add_hop(EGRESS_TOKEN, http, &egress, NULL);
+    start_chain();
+    open_probe(&tcp, false);
+    echo_bytes(&tcp, 1000);
+    close_probe(&tcp);
+}
+
+/* What was asked of a relay that had just begun to shut down is asked of the one that comes after it. */
+static void test_last_hop_restarts(void **state)
+{
+    last_hop_restarts("3");
+}
+
+static void test_last_hop_restarts_over_http2(void **state)
+{
+    last_hop_restarts("2");
+}
+
 static void test_wrong_key(void **state)
 {
     egress = start_relay(&certificate, EGRESS_TOKEN, 0);
@@ -613,6 +644,9 @@ int main(void)
         TEST(test_bad_token_of_the_ingress),
         TEST(test_shutting_down),
         TEST(test_another_ingress_when_one_is_shutting_down),
+        TEST(test_the_last_hop_is_shutting_down),
+        TEST(test_last_hop_restarts),
+        TEST(test_last_hop_restarts_over_http2),
         TEST(test_wrong_key),
         TEST(test_nobody_there),
         TEST(test_egress_comes_back),

@@ -30,8 +30,15 @@
 #include "tests/unit/quic_harness.h"
 
 /* Deaf: the port is open and nobody reads it, like behind a firewall that drops. */
-/* Draining: it refuses every tunnel as server/ does after SIGTERM. */
-enum { RELAY_WITHOUT_UDP = 1, RELAY_WITHOUT_TCP = 2, RELAY_DEAF_UDP = 4, RELAY_DRAINING = 8 };
+/* Draining: it refuses every tunnel as server/ does after SIGTERM. Restarting: the first one so, with a GOAWAY; then it
+ * is its own successor. */
+enum {
+    RELAY_WITHOUT_UDP = 1,
+    RELAY_WITHOUT_TCP = 2,
+    RELAY_DEAF_UDP = 4,
+    RELAY_DRAINING = 8,
+    RELAY_RESTARTING = 16
+};
 
 #define CHILD_SESSIONS 64
 
@@ -48,7 +55,7 @@ struct child_relay {
     struct relay_uri_template udp;
     SSL_CTX *tls;
     const char *token;
-    bool is_draining;
+    bool is_draining, is_restarting;
     uv_signal_t drain; /* SIGUSR1: GOAWAY on every connection */
     struct relay_session *sessions[CHILD_SESSIONS];
 };
@@ -176,6 +183,10 @@ static void child_on_request(void *user, struct relay_tunnel *tunnel, const stru
     if (!child_token_is_good(head)) {
         child_refuse(tunnel, is_udp ? 401 : 407, NULL);
     } else if (child_relay.is_draining) {
+        if (child_relay.is_restarting) {
+            child_relay.is_draining = false;
+            relay_session_shutdown(tunnel->session);
+        }
         child_refuse(tunnel, 503, "test; error=proxy_internal_response");
     } else if (error != 0) {
         child_refuse(tunnel, 400, NULL);
@@ -357,7 +368,8 @@ static struct child start_relay(const struct certificate *certificate, const cha
     child_relay.limits = RELAY_LIMITS_DEFAULT;
     child_relay.budget.limit = 64 * 1024 * 1024;
     child_relay.token = token;
-    child_relay.is_draining = flags & RELAY_DRAINING;
+    child_relay.is_draining = flags & (RELAY_DRAINING | RELAY_RESTARTING);
+    child_relay.is_restarting = flags & RELAY_RESTARTING;
     if (relay_loop_init(&child_relay.loop, &child_relay.metrics) != 0 ||
         relay_uri_template_parse(&child_relay.udp, RELAY_URI_TEMPLATE_UDP_DEFAULT, NULL) != 0)
         abort();
