@@ -125,8 +125,9 @@ const struct relay_directive relay_auth_directives[] = {
      .apply = apply_peers,
      .form = "[PREFIX, ...]",
      .default_text = "[]",
-     .help = "At an egress: the addresses of the ingresses, behind which all users are. They are exempt from "
-             "all limits per "
-             "address; limits per token and global ones hold."},
+     .help =
+         "At an egress: the addresses of the ingresses, behind which all users are; elsewhere a carrier's "
+         "NAT. They are exempt from all limits per "
+         "address; limits per token and global ones hold."},
     {.name = NULL},
 };

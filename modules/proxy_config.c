@@ -226,7 +226,9 @@ const struct relay_directive relay_proxy_directives[] = {
          "a name or "
          "*.suffix, then optionally :PORT or :FIRST-LAST. A special-purpose address passes only where an "
          "allow rule "
-         "writes it (or a prefix of it); so do mail and file-sharing ports. Holds for all hosts and paths."},
+         "writes it (or a prefix of it); the ports of mail, file sharing and UDP amplifiers, and 53 but to "
+         "resolver.servers, only where one writes an address or prefix and the port too. Holds for all hosts "
+         "and paths."},
     {.name = "proxy.connect-udp",
      .type = RELAY_DIRECTIVE_CUSTOM,
      .apply = apply_connect_udp,

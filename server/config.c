@@ -85,7 +85,6 @@ int relay_config_load(const char *file, enum relay_config_use use, struct relay_
     config->access_logs.checks_files = use == RELAY_CONFIG_TEST;
     h2o_config_init(&config->h2o);
     config->h2o.server_name = h2o_iovec_init(H2O_STRLIT("twohop"));
-    config->h2o.max_request_entity_size = 64 * 1024; /* the stock handlers take no bodies */
     config->h2o.http1.upgrade_to_http2 = 0;
     config->num_threads = relay_config_cpus();
     config->log_level = RELAY_LOG_INFO;
@@ -260,13 +259,15 @@ void relay_config_print_manual(void)
 {
     for (size_t i = 0; i < NUM_TABLES; i++)
         relay_directives_print(tables[i].title, tables[i].table);
-    printf("h2o's own\n\n"
-           "    hosts, paths, file.*, access-log, error-doc, expires, header.*, redirect, compress, setenv, "
-           "unsetenv,\n"
-           "    server-name, send-server-name, limit-request-body, max-delegations, "
-           "error-log.emit-request-errors\n"
-           "        as in h2o 2.2.5; without server-name and send-server-name: there is no Server header. "
-           "Without hosts: the relay serves tunnels only. Response headers set here "
-           "are\n"
-           "        not on the answers that open tunnels.\n");
+    printf(
+        "h2o's own\n\n"
+        "    hosts, paths, file.*, access-log, error-doc, expires, header.*, redirect, compress, setenv, "
+        "unsetenv,\n"
+        "    server-name, send-server-name, max-delegations, error-log.emit-request-errors\n"
+        "        as in h2o 2.2.5; without server-name and send-server-name: there is no Server header. "
+        "Without\n"
+        "        hosts: the relay serves tunnels only, and other requests get 404. Response headers set here "
+        "are\n"
+        "        not on the answers to requests for tunnels. A request's body is dropped; above 64K it gets "
+        "413.\n");
 }

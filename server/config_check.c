@@ -28,11 +28,16 @@ static yoml_t *find(yoml_t *node, const char *key, yoml_t *otherwise)
 
 /* ---- before ---- */
 
-/* h2o's own HTTP/1.1 and HTTP/2 are not used: their settings would be silently without effect. */
-static bool is_without_effect(const char *name)
+/* h2o's own HTTP/1.1 and HTTP/2 are not used: what it lets them be told would be silently without effect. What
+ * to say in its place, NULL when it has an effect. */
+static const char *in_place_of(const char *name)
 {
-    return strncmp(name, "http1-", 6) == 0 || strncmp(name, "http2-", 6) == 0 ||
-           strcmp(name, "handshake-timeout") == 0;
+    if (strncmp(name, "http1-", 6) == 0 || strncmp(name, "http2-", 6) == 0 ||
+        strcmp(name, "handshake-timeout") == 0)
+        return "limits.* in its place: it has no effect here";
+    if (strcmp(name, "limit-request-body") == 0)
+        return "nothing: 64K are the limit of a request's body";
+    return NULL;
 }
 
 /* h2o would take a folder that is not there, and answer 404 for ever. */
@@ -51,8 +56,8 @@ static int check_served(yoml_t *value, const char *name)
 static int check_pair(yoml_t *key, yoml_t *value, enum relay_config_use use)
 {
     const char *name = key->type == YOML_TYPE_SCALAR ? key->data.scalar : "";
-    if (is_without_effect(name))
-        return refuse(key, name, "limits.* in its place: it has no effect here");
+    if (in_place_of(name) != NULL)
+        return refuse(key, name, in_place_of(name));
     const int error = use != RELAY_CONFIG_RELOAD ? check_served(value, name) : 0;
     return error != 0 ? error : relay_config_check_tree(value, use);
 }

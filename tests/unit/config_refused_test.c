@@ -174,6 +174,8 @@ static const struct {
      ":4:34: [auth.failures-per-minute-global] expected a whole number from 1 to 10000000"},
     {EGRESS "peers: [192.0.2.0/24, 192.0.2.1/24]\n",
      ":4:23: [peers] expected an address or a prefix without host bits, as 192.0.2.0/24 or 2001:db8::/32"},
+    {EGRESS "hosts: {a: {paths: {/: {}}, limit-request-body: 5}}\n",
+     ":4:29: [limit-request-body] expected nothing: 64K are the limit of a request's body"},
     {EGRESS "peers: [ingress.example]\n",
      ":4:9: [peers] expected an address or a prefix without host bits, as 192.0.2.0/24 or 2001:db8::/32"},
     {EGRESS "peers: {a: b}\n", ":4:8: [peers] expected a list of prefixes, not a mapping"},
