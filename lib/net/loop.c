@@ -13,12 +13,6 @@ struct relay_scratch {
     uint8_t headroom[RELAY_HEADROOM], bytes[RELAY_SCRATCH_SIZE];
 };
 
-struct relay_post {
-    struct relay_post *next;
-    void (*run)(void *arg);
-    void *arg;
-};
-
 struct relay_io {
     uv_poll_t poll; /* first: its data is ours */
     relay_io_cb cb;
@@ -304,10 +298,22 @@ static void on_async(uv_async_t *async)
     uv_mutex_unlock(&loop->posts_lock);
     while (post != NULL) {
         struct relay_post *next = post->next;
+        bool is_owned = post->is_owned; /* one that is not may be given again while it runs */
         post->run(post->arg);
-        free(post);
+        if (is_owned)
+            free(post);
         post = next;
     }
+}
+
+void relay_loop_wake(struct relay_loop *loop, struct relay_post *post)
+{
+    post->next = NULL;
+    uv_mutex_lock(&loop->posts_lock);
+    *loop->posts_end = post;
+    loop->posts_end = &post->next;
+    uv_mutex_unlock(&loop->posts_lock);
+    uv_async_send(&loop->async);
 }
 
 int relay_loop_post(struct relay_loop *loop, void (*run)(void *arg), void *arg)
@@ -315,12 +321,8 @@ int relay_loop_post(struct relay_loop *loop, void (*run)(void *arg), void *arg)
     struct relay_post *post = malloc(sizeof(*post));
     if (post == NULL)
         return RELAY_ERR_NO_MEMORY;
-    *post = (struct relay_post){NULL, run, arg};
-    uv_mutex_lock(&loop->posts_lock);
-    *loop->posts_end = post;
-    loop->posts_end = &post->next;
-    uv_mutex_unlock(&loop->posts_lock);
-    uv_async_send(&loop->async);
+    *post = (struct relay_post){NULL, run, arg, true};
+    relay_loop_wake(loop, post);
     return 0;
 }
 

@@ -9,7 +9,8 @@
  * - Timers: one heap behind one uv_timer_t.
  * - Scratch: large read buffers, taken and returned like a stack. An idle connection holds none.
  *
- * Everything here belongs to the loop's own thread; only relay_loop_post may be called from another one.
+ * Everything here belongs to the loop's own thread; only relay_loop_post and relay_loop_wake may be called from
+ * another one.
  */
 #ifndef RELAY_NET_LOOP_H
 #define RELAY_NET_LOOP_H
@@ -93,7 +94,14 @@ void relay_io_free(struct relay_io *io);            /* NULL is fine */
 #define RELAY_HEADROOM 64
 
 struct relay_scratch;
-struct relay_post;
+
+/* A message to a loop, embedded in its object: for relay_loop_wake. */
+struct relay_post {
+    struct relay_post *next;
+    void (*run)(void *arg);
+    void *arg;
+    bool is_owned; /* the loop frees it */
+};
 
 struct relay_loop {
     uv_loop_t uv;
@@ -128,6 +136,9 @@ uint64_t relay_loop_now(struct relay_loop *loop);
 
 /* From any thread: run(arg) on the loop's thread, in order. RELAY_ERR_NO_MEMORY. */
 int relay_loop_post(struct relay_loop *loop, void (*run)(void *arg), void *arg);
+/* The same without an allocation: `post` (run and arg are set) is the caller's, and must neither be freed nor given
+ * again before it runs. */
+void relay_loop_wake(struct relay_loop *loop, struct relay_post *post);
 
 /* A reader takes a scratch buffer (RELAY_SCRATCH_SIZE bytes, RELAY_HEADROOM writable ones in front), reads
  * into it, hands pieces of it up and returns it. Until then the pieces may be borrowed by writers

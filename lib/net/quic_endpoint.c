@@ -10,18 +10,23 @@
 
 #include "lib/net/metrics.h"
 #include "lib/net/quic_endpoint_internal.h"
+#include "lib/net/quic_ring.h"
 #include "lib/wire/error.h"
 
-#define RECEIVE_ROUNDS 16   /* of recvmmsg before others get their turn */
-#define RING_MAX       1024 /* packets on their way to one other worker */
-#define LONG_HEADER    0x80 /* the bit is clear in a short one */
-#define FIXED_BIT      0x40 /* RFC 9000 section 17.3.1: without it it is not QUIC, and is not answered */
+#define RECEIVE_ROUNDS  16   /* of recvmmsg before others get their turn */
+#define HANDED_PER_TURN 256  /* packets from other workers */
+#define LONG_HEADER     0x80 /* the bit is clear in a short one */
+#define FIXED_BIT       0x40 /* RFC 9000 section 17.3.1: without it it is not QUIC, and is not answered */
 
-/* One worker, as the others see it. `endpoint` is read and written on its own thread or under the lock. */
+/* One worker, as the others see it. `loop` and `endpoint` are read and written on its own thread or under the
+ * lock, `is_posted` under the lock. */
 struct slot {
+    struct relay_quic_group *group;
     struct relay_loop *loop;
     struct relay_quic_endpoint *endpoint;
-    atomic_size_t waiting;
+    struct relay_quic_ring *ring; /* NULL: there is one worker alone */
+    struct relay_post post;       /* wakes it to read the ring */
+    bool is_posted;
 };
 
 struct relay_quic_group {
@@ -32,17 +37,21 @@ struct relay_quic_group {
     struct slot slots[];
 };
 
-/* A packet on its way to the worker that it belongs to; the bytes lie behind it. */
-struct handed {
-    struct relay_quic_group *group;
-    unsigned worker;
-    struct sockaddr_storage local, peer;
-    size_t len, too_big;
-    uint8_t ecn;
-    uint8_t bytes[];
-};
-
 /* ---- the group ---- */
+
+static void on_woken(void *arg);
+
+static int init_slots(struct relay_quic_group *group, unsigned workers)
+{
+    for (unsigned i = 0; i < workers; i++) {
+        struct slot *slot = &group->slots[i];
+        slot->group = group;
+        slot->post = (struct relay_post){.run = on_woken, .arg = slot};
+        if (workers > 1 && (slot->ring = relay_quic_ring_new()) == NULL)
+            return RELAY_ERR_NO_MEMORY;
+    }
+    return 0;
+}
 
 struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *secret)
 {
@@ -50,11 +59,13 @@ struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *s
     if (group == NULL)
         return NULL;
     atomic_init(&group->refs, 1);
+    group->steering.workers = workers;
     if (workers == 0 || pthread_mutex_init(&group->lock, NULL) != 0) {
         free(group);
         return NULL;
     }
-    if (gnutls_rnd(GNUTLS_RND_KEY, group->retry_secret, sizeof(group->retry_secret)) != 0 ||
+    if (init_slots(group, workers) != 0 ||
+        gnutls_rnd(GNUTLS_RND_KEY, group->retry_secret, sizeof(group->retry_secret)) != 0 ||
         gnutls_rnd(GNUTLS_RND_KEY, group->reset_secret, sizeof(group->reset_secret)) != 0 ||
         gnutls_rnd(GNUTLS_RND_KEY, &group->steering.secret, sizeof(group->steering.secret)) != 0) {
         relay_quic_group_unref(group);
@@ -63,7 +74,6 @@ struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *s
     if (secret != NULL)
         memcpy(group->reset_secret, secret, sizeof(group->reset_secret));
     group->steering.secret |= 1;
-    group->steering.workers = workers;
     return group;
 }
 
@@ -71,6 +81,8 @@ void relay_quic_group_unref(struct relay_quic_group *group)
 {
     if (group == NULL || atomic_fetch_sub(&group->refs, 1) != 1)
         return;
+    for (unsigned i = 0; i < group->steering.workers; i++)
+        relay_quic_ring_free(group->slots[i].ring);
     pthread_mutex_destroy(&group->lock);
     gnutls_memset(group->reset_secret, 0, sizeof(group->reset_secret));
     gnutls_memset(group->retry_secret, 0, sizeof(group->retry_secret));
@@ -104,7 +116,7 @@ static void route(struct relay_quic_endpoint *endpoint, const struct relay_quic_
 
 /* The socket of ours with the same bound address; the first one when there is none. */
 static struct relay_quic_socket *find_socket(const struct relay_quic_endpoint *endpoint,
-                                             const struct sockaddr_storage *local)
+                                             const struct sockaddr *local)
 {
     struct relay_quic_socket *found = endpoint->sockets;
     for (struct relay_quic_socket *s = endpoint->sockets; s != NULL; s = s->next) {
@@ -113,7 +125,7 @@ static struct relay_quic_socket *find_socket(const struct relay_quic_endpoint *e
         /* The port is at the same place in both families. */
         if (a->sin6_family != b->sin6_family || a->sin6_port != b->sin6_port)
             continue;
-        if (memcmp(&s->bound, local, relay_udp_address_size((const struct sockaddr *)local)) == 0)
+        if (memcmp(&s->bound, local, relay_udp_address_size(local)) == 0)
             return s;
         if (s->is_wildcard)
             found = s;
@@ -121,61 +133,74 @@ static struct relay_quic_socket *find_socket(const struct relay_quic_endpoint *e
     return found;
 }
 
-static void on_handed(void *arg)
+static void read_handed(struct relay_quic_endpoint *endpoint, struct relay_quic_ring_packet *handed)
 {
-    struct handed *handed = arg;
-    struct slot *slot = &handed->group->slots[handed->worker];
-    struct relay_quic_endpoint *endpoint = slot->endpoint;
-    atomic_fetch_sub(&slot->waiting, 1);
-    if (endpoint != NULL && endpoint->sockets != NULL) {
-        struct relay_quic_packet packet = {.socket = find_socket(endpoint, &handed->local),
-                                           .local = (struct sockaddr *)&handed->local,
-                                           .peer = (struct sockaddr *)&handed->peer,
-                                           .bytes = handed->bytes,
-                                           .len = handed->len,
-                                           .too_big = handed->too_big,
-                                           .ecn = handed->ecn};
-        if (packet.too_big != 0)
-            (void)relay_quic_icmp_too_big(endpoint, &packet);
-        else
-            route(endpoint, &packet, true);
+    struct relay_quic_packet packet = {.socket = find_socket(endpoint, (struct sockaddr *)&handed->local),
+                                       .local = (struct sockaddr *)&handed->local,
+                                       .peer = (struct sockaddr *)&handed->peer,
+                                       .bytes = handed->bytes,
+                                       .len = handed->len,
+                                       .too_big = handed->too_big,
+                                       .ecn = handed->ecn};
+    if (packet.too_big != 0)
+        (void)relay_quic_icmp_too_big(endpoint, &packet);
+    else
+        route(endpoint, &packet, true);
+}
+
+/* Under the lock, which keeps the other worker's loop in being. */
+static void wake(struct slot *slot)
+{
+    if (slot->endpoint == NULL || slot->is_posted)
+        return;
+    slot->is_posted = true;
+    atomic_fetch_add(&slot->group->refs, 1);
+    relay_loop_wake(slot->loop, &slot->post);
+}
+
+static void on_woken(void *arg)
+{
+    struct slot *slot = arg;
+    struct relay_quic_group *group = slot->group;
+    struct relay_quic_ring_packet *handed = NULL;
+    pthread_mutex_lock(&group->lock);
+    slot->is_posted = false;
+    pthread_mutex_unlock(&group->lock);
+    relay_quic_ring_rest(slot->ring);
+    for (int i = 0; i < HANDED_PER_TURN && (handed = relay_quic_ring_first(slot->ring)) != NULL; i++) {
+        if (slot->endpoint != NULL && slot->endpoint->sockets != NULL)
+            read_handed(slot->endpoint, handed);
+        relay_quic_ring_drop_first(slot->ring);
     }
-    relay_quic_group_unref(handed->group);
-    free(handed);
+    if (handed != NULL) {
+        pthread_mutex_lock(&group->lock);
+        wake(slot);
+        pthread_mutex_unlock(&group->lock);
+    }
+    relay_quic_group_unref(group);
 }
 
 static void hand_over(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
                       unsigned worker)
 {
-    struct relay_quic_group *group = endpoint->group;
-    struct slot *slot = &group->slots[worker];
-    int error = RELAY_ERR_LIMIT;
-    struct handed *handed = NULL;
-    if (atomic_load(&slot->waiting) < RING_MAX &&
-        (handed = calloc(1, sizeof(*handed) + packet->len)) != NULL) {
-        handed->group = group;
-        handed->worker = worker;
-        handed->len = packet->len;
-        handed->too_big = packet->too_big;
-        handed->ecn = packet->ecn;
-        memcpy(&handed->local, packet->local, relay_udp_address_size(packet->local));
-        memcpy(&handed->peer, packet->peer, relay_udp_address_size(packet->peer));
-        memcpy(handed->bytes, packet->bytes, packet->len);
-        /* The lock keeps the other worker's loop in being during the post. */
-        pthread_mutex_lock(&group->lock);
-        if (slot->endpoint != NULL) {
-            atomic_fetch_add(&slot->waiting, 1);
-            atomic_fetch_add(&group->refs, 1);
-            if ((error = relay_loop_post(slot->loop, on_handed, handed)) != 0) {
-                atomic_fetch_sub(&slot->waiting, 1);
-                atomic_fetch_sub(&group->refs, 1);
-            }
-        }
-        pthread_mutex_unlock(&group->lock);
-    }
-    if (error != 0) {
-        free(handed);
+    struct slot *slot = &endpoint->group->slots[worker];
+    struct relay_quic_ring_packet *handed = NULL;
+    if (packet->len <= RELAY_QUIC_RING_PACKET)
+        handed = relay_quic_ring_claim(slot->ring);
+    if (handed == NULL) {
         relay_count(endpoint->loop->metrics->drop_ring, 1);
+        return;
+    }
+    memcpy(&handed->local, packet->local, relay_udp_address_size(packet->local));
+    memcpy(&handed->peer, packet->peer, relay_udp_address_size(packet->peer));
+    handed->len = packet->len;
+    handed->too_big = packet->too_big;
+    handed->ecn = packet->ecn;
+    memcpy(handed->bytes, packet->bytes, packet->len);
+    if (relay_quic_ring_publish(slot->ring, handed)) {
+        pthread_mutex_lock(&endpoint->group->lock);
+        wake(slot);
+        pthread_mutex_unlock(&endpoint->group->lock);
     }
 }
 
@@ -338,6 +363,8 @@ static void set_slot(struct relay_quic_endpoint *endpoint, bool on)
     pthread_mutex_lock(&endpoint->group->lock);
     slot->loop = on ? endpoint->loop : NULL;
     slot->endpoint = on ? endpoint : NULL;
+    if (on && slot->ring != NULL)
+        wake(slot); /* whoever brought something before it was there could not */
     pthread_mutex_unlock(&endpoint->group->lock);
 }
 
