@@ -10,6 +10,7 @@
 #include "lib/net/address_order.h"
 #include "lib/net/http3.h"
 #include "lib/net/quic_conn.h"
+#include "lib/net/quic_memory.h"
 #include "lib/net/quic_tls.h"
 #include "lib/net/tls_context.h"
 #include "lib/wire/error.h"
@@ -55,6 +56,7 @@ int relay_hop_trust_init(struct relay_hop_trust *trust, const struct relay_hop_c
     memset(trust, 0, sizeof(*trust));
     for (size_t i = 0; i < config->num_places && error == 0; i++) {
         const struct relay_hop_place *place = &config->places[i];
+        trust->places[i].memory = relay_quic_memory_new(); /* nothing is kept without it */
         if (share_trust(trust, config, i))
             continue;
         error = init_trust(trust, i, relay_hop_config_trust(config, place), reason, sizeof(reason));
@@ -71,6 +73,7 @@ void relay_hop_trust_dispose(struct relay_hop_trust *trust)
     for (size_t i = 0; i < RELAY_HOP_PLACES_MAX; i++) {
         SSL_CTX_free(trust->places[i].tls);
         relay_quic_credentials_unref(trust->places[i].quic);
+        relay_quic_memory_unref(trust->places[i].memory);
     }
     memset(trust, 0, sizeof(*trust));
 }

@@ -21,6 +21,7 @@
 
 struct relay_hop;
 struct relay_quic_credentials;
+struct relay_quic_memory;
 
 /* What all hops of a client share; the caller's, and outlives them. */
 struct relay_hop_environment {
@@ -38,6 +39,7 @@ struct relay_hop_trust {
     struct {
         SSL_CTX *tls;
         struct relay_quic_credentials *quic;
+        struct relay_quic_memory *memory; /* between two QUIC connections to this place */
     } places[RELAY_HOP_PLACES_MAX];
 };
 /* 0, or an error and the reason in *failure. */

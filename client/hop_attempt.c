@@ -126,6 +126,7 @@ void relay_attempt_start_http3(struct relay_attempt *attempt, const struct relay
     } else {
         struct sockaddr_storage peer;
         relay_address_to_sockaddr(address, hop->place->port, &peer);
+        config.memory = hop->params.trust->places[hop->params.place].memory;
         error = relay_path_socket_new(hop->loop, (struct sockaddr *)&peer, NULL, &path);
     }
     if (path != NULL) {

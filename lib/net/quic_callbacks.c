@@ -10,6 +10,8 @@
 #include "lib/net/quic_aead.h"
 #include "lib/wire/error.h"
 
+#define TOKEN_MAX 512 /* it must fit into an Initial beside the ClientHello */
+
 void relay_quic_random(uint8_t *bytes, size_t len, const ngtcp2_rand_ctx *ctx)
 {
     (void)ctx;
@@ -174,6 +176,14 @@ static int on_recv_stateless_reset(ngtcp2_conn *qc, const ngtcp2_pkt_stateless_r
     return 0;
 }
 
+static int on_recv_new_token(ngtcp2_conn *qc, const uint8_t *token, size_t len, void *user)
+{
+    struct relay_quic_conn *conn = user;
+    if (len <= TOKEN_MAX)
+        relay_quic_memory_keep(conn->memory, RELAY_QUIC_TOKEN, relay_quic_conn_local(conn), token, len);
+    return 0;
+}
+
 #define COMMON_CALLBACKS                                                                                     \
     .recv_crypto_data = on_recv_crypto_data, .encrypt = relay_quic_aead_encrypt,                             \
     .decrypt = relay_quic_aead_decrypt, .hp_mask = relay_quic_aead_hp_mask,                                  \
@@ -189,9 +199,9 @@ static int on_recv_stateless_reset(ngtcp2_conn *qc, const ngtcp2_pkt_stateless_r
     .get_new_connection_id = on_new_connection_id, .remove_connection_id = on_remove_connection_id,          \
     .path_validation = on_path_validation, .recv_stateless_reset = on_recv_stateless_reset
 
-const ngtcp2_callbacks relay_quic_client_callbacks = {COMMON_CALLBACKS,
-                                                      .client_initial = ngtcp2_crypto_client_initial_cb,
-                                                      .recv_retry = ngtcp2_crypto_recv_retry_cb};
+const ngtcp2_callbacks relay_quic_client_callbacks = {
+    COMMON_CALLBACKS, .client_initial = ngtcp2_crypto_client_initial_cb,
+    .recv_retry = ngtcp2_crypto_recv_retry_cb, .recv_new_token = on_recv_new_token};
 
 const ngtcp2_callbacks relay_quic_server_callbacks = {
     COMMON_CALLBACKS, .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb};

@@ -39,6 +39,7 @@ void relay_quic_conn_free(struct relay_quic_conn *conn)
     if (conn->qc != NULL)
         ngtcp2_conn_del(conn->qc);
     relay_quic_tls_dispose(&conn->tls);
+    relay_quic_memory_unref(conn->memory);
     relay_quic_runs_dispose(&conn->runs);
     free(conn->farewell);
     free(conn);
@@ -303,9 +304,13 @@ int relay_quic_server_conn_new(const struct relay_quic_server_config *config, st
         params.original_dcid = *config->original_dcid;
         params.retry_scid_present = 1;
         params.retry_scid = initial->dcid;
+        settings.token_type = NGTCP2_TOKEN_TYPE_RETRY;
+    } else if (config->is_known) {
+        settings.token_type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
+    }
+    if (settings.token_type != NGTCP2_TOKEN_TYPE_UNKNOWN) {
         settings.token = initial->token;
         settings.tokenlen = initial->tokenlen;
-        settings.token_type = NGTCP2_TOKEN_TYPE_RETRY;
     }
     params.stateless_reset_token_present = 1;
     memcpy(params.stateless_reset_token, config->reset_token, sizeof(params.stateless_reset_token));
@@ -357,12 +362,20 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     relay_quic_random(dcid.data, dcid.datalen, NULL);
     relay_quic_random(scid.data, scid.datalen, NULL);
     ngtcp2_path ng_path = path_of(path);
-    if (ngtcp2_conn_client_new(&conn->qc, &dcid, &scid, &ng_path, NGTCP2_PROTO_VER_V1,
-                               &relay_quic_client_callbacks, &settings, &params, NULL, conn) != 0 ||
+    conn->memory = relay_quic_memory_ref(config->memory);
+    uint8_t *token = relay_quic_memory_take(conn->memory, RELAY_QUIC_TOKEN, (struct sockaddr *)&path->local,
+                                            &settings.tokenlen);
+    settings.token = token;
+    settings.token_type = token != NULL ? NGTCP2_TOKEN_TYPE_NEW_TOKEN : NGTCP2_TOKEN_TYPE_UNKNOWN;
+    int code = ngtcp2_conn_client_new(&conn->qc, &dcid, &scid, &ng_path, NGTCP2_PROTO_VER_V1,
+                                      &relay_quic_client_callbacks, &settings, &params, NULL, conn);
+    free(token); /* ngtcp2 has a copy */
+    if (code != 0 ||
         relay_quic_tls_init(&conn->tls, config->credentials, config->server_name, get_conn, conn) != 0) {
         relay_quic_conn_free(conn);
         return NULL;
     }
+    relay_quic_tls_remember(&conn->tls, conn->memory, (struct sockaddr *)&path->local);
     ngtcp2_conn_set_tls_native_handle(conn->qc, conn->tls.session);
     path->cb = &path_user;
     path->user = conn;

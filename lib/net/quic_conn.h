@@ -66,6 +66,7 @@ struct relay_quic_user {
 
 /* Client: connects over the path, which it takes (also when it fails: NULL). `level` is its flush level
  * (loop.h): the outermost hop RELAY_LEVEL_FLUSH_OUTER, one less for each hop inside. */
+struct relay_quic_memory;
 struct relay_quic_client_config {
     struct relay_quic_credentials *credentials;
     const char *server_name; /* SNI and the name to verify */
@@ -76,6 +77,7 @@ struct relay_quic_client_config {
     size_t max_udp_payload; /* our transport parameter for the way back; 0: the default */
     bool is_nested;      /* over a tunnel: begins with packets of 1200 bytes, PMTUD sizes of nested paths */
     uint64_t keep_alive; /* ns; 0: none */
+    struct relay_quic_memory *memory; /* of this server; NULL: none */
 };
 struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay_packet_path *path,
                                            const struct relay_quic_client_config *config,

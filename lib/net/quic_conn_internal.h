@@ -6,6 +6,7 @@
 #include <ngtcp2/ngtcp2.h>
 
 #include "lib/net/quic_conn.h"
+#include "lib/net/quic_memory.h"
 #include "lib/net/quic_mtu.h"
 #include "lib/net/quic_run.h"
 #include "lib/net/quic_tls_session.h"
@@ -36,6 +37,7 @@ struct relay_quic_conn {
     struct relay_loop *loop;
     ngtcp2_conn *qc;
     struct relay_quic_tls tls;
+    struct relay_quic_memory *memory; /* a client's, or NULL */
     struct relay_packet_path *path;   /* NULL: none (a client's has died) */
     const struct relay_quic_user *cb; /* NULL until the endpoint's user has set it */
     void *user;
@@ -78,6 +80,7 @@ struct relay_quic_server_config {
     void *host;
     const ngtcp2_pkt_hd *initial;
     const ngtcp2_cid *original_dcid; /* from the Retry token; NULL: no Retry was sent */
+    bool is_known;                   /* its token is of an earlier connection (RFC 9000 section 8.1.3) */
     ngtcp2_cid scid;
     uint8_t reset_token[NGTCP2_STATELESS_RESET_TOKENLEN]; /* of scid */
 };

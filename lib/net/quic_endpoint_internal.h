@@ -81,9 +81,10 @@ void relay_quic_endpoint_hand_to_others(struct relay_quic_endpoint *endpoint,
 
 /* ---- quic_peer.c ---- */
 
-/* A new connection for an acceptable Initial; `original_dcid` from its Retry token or NULL. */
+/* A new connection for an acceptable Initial; `original_dcid` from its Retry token or NULL; `is_known`: with a good
+ * token of an earlier connection. */
 void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
-                            const ngtcp2_pkt_hd *initial, const ngtcp2_cid *original_dcid);
+                            const ngtcp2_pkt_hd *initial, const ngtcp2_cid *original_dcid, bool is_known);
 /* A packet for a connection or a tombstone. */
 void relay_quic_peer_read(struct relay_quic_peer *peer, const struct relay_quic_packet *packet);
 /* The socket takes packets again. */

@@ -158,6 +158,18 @@ void relay_quic_peer_refuse(struct relay_quic_peer *peer)
     relay_quic_conn_end(conn, RELAY_ERR_LIMIT, false);
 }
 
+/* What lets the client skip Retry when it comes again from this address (RFC 9000 section 8.1.3). */
+static void give_token(struct relay_quic_peer *peer)
+{
+    uint8_t token[NGTCP2_CRYPTO_MAX_REGULAR_TOKENLEN];
+    const struct sockaddr *from = relay_quic_conn_peer(peer->conn);
+    ngtcp2_ssize len = ngtcp2_crypto_generate_regular_token(
+        token, relay_quic_group_retry_secret(peer->endpoint->group), RELAY_QUIC_SECRET_SIZE, from,
+        relay_udp_address_size(from), relay_loop_now(peer->endpoint->loop));
+    if (len > 0) /* without one it makes another round trip, when there is a flood */
+        (void)ngtcp2_conn_submit_new_token(peer->conn->qc, token, (size_t)len);
+}
+
 /* The client's address is validated: from now on the connection is the user's, who may count it against its source. */
 static void offer(struct relay_quic_peer *peer)
 {
@@ -171,7 +183,8 @@ static void on_handshake(void *host)
     struct relay_quic_peer *peer = host;
     end_half_open(peer);
     relay_count(peer->endpoint->loop->metrics->handshakes_ok, 1);
-    if (peer->conn->cb == NULL) /* else it was offered with its Retry token */
+    give_token(peer);
+    if (peer->conn->cb == NULL) /* else it was offered with its token */
         offer(peer);
 }
 
@@ -261,7 +274,7 @@ static struct relay_quic_peer *new_peer(struct relay_quic_endpoint *endpoint,
 }
 
 static int make_conn(struct relay_quic_peer *peer, const ngtcp2_pkt_hd *initial,
-                     const ngtcp2_cid *original_dcid)
+                     const ngtcp2_cid *original_dcid, bool is_known)
 {
     struct relay_quic_endpoint *endpoint = peer->endpoint;
     struct relay_quic_server_config config = {.loop = endpoint->loop,
@@ -271,7 +284,8 @@ static int make_conn(struct relay_quic_peer *peer, const ngtcp2_pkt_hd *initial,
                                               .host_cb = &host,
                                               .host = peer,
                                               .initial = initial,
-                                              .original_dcid = original_dcid};
+                                              .original_dcid = original_dcid,
+                                              .is_known = is_known};
     int error = make_cid(peer, &config.scid, config.reset_token);
     /* More packets with the client's first choice may come; after a Retry it is one that we issued. */
     if (error == 0)
@@ -280,12 +294,12 @@ static int make_conn(struct relay_quic_peer *peer, const ngtcp2_pkt_hd *initial,
 }
 
 void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
-                            const ngtcp2_pkt_hd *initial, const ngtcp2_cid *original_dcid)
+                            const ngtcp2_pkt_hd *initial, const ngtcp2_cid *original_dcid, bool is_known)
 {
     struct relay_quic_peer *peer = new_peer(endpoint, packet);
     if (peer == NULL)
         return;
-    if (make_conn(peer, initial, original_dcid) != 0) {
+    if (make_conn(peer, initial, original_dcid, is_known) != 0) {
         free_memory(peer);
         return;
     }
@@ -301,7 +315,7 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
         relay_quic_peer_free(peer);
         return;
     }
-    if (original_dcid != NULL && peer->conn->state == RELAY_QUIC_OPEN)
+    if ((original_dcid != NULL || is_known) && peer->conn->state == RELAY_QUIC_OPEN)
         offer(peer);
 }
 

@@ -7,13 +7,14 @@
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
-#define INITIAL_MIN    1200 /* RFC 9000 section 14.1 */
-#define DCID_MIN       8    /* RFC 9000 section 7.2 */
-#define TOKEN_LIFE     (10 * RELAY_SECOND)
-#define ANSWERS_BURST  200 /* stateless answers of a worker: bucket size */
-#define ANSWERS_RATE   100 /* and refill per second */
-#define RESET_SIZE_MIN 21  /* RFC 9000 section 10.3: shorter ones are no valid reset */
-#define RESET_SIZE     43  /* looks like a short packet, and stays below most triggers */
+#define INITIAL_MIN    1200                       /* RFC 9000 section 14.1 */
+#define DCID_MIN       8                          /* RFC 9000 section 7.2 */
+#define TOKEN_LIFE     (10 * RELAY_SECOND)        /* of Retry */
+#define KNOWN_LIFE     (24 * 3600 * RELAY_SECOND) /* of NEW_TOKEN */
+#define ANSWERS_BURST  200                        /* stateless answers of a worker: bucket size */
+#define ANSWERS_RATE   100                        /* and refill per second */
+#define RESET_SIZE_MIN 21                         /* RFC 9000 section 10.3: shorter ones are no valid reset */
+#define RESET_SIZE     43 /* looks like a short packet, and stays below most triggers */
 
 static bool may_answer(struct relay_quic_endpoint *endpoint)
 {
@@ -91,19 +92,30 @@ static void refuse(struct relay_quic_endpoint *endpoint, const struct relay_quic
         relay_quic_socket_answer(packet, answer, (size_t)n);
 }
 
-enum token { TOKEN_NONE, TOKEN_GOOD, TOKEN_BAD };
+enum token { TOKEN_NONE, TOKEN_RETRY, TOKEN_KNOWN, TOKEN_BAD };
 
 static enum token check_token(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
                               const ngtcp2_pkt_hd *initial, ngtcp2_cid *original_dcid)
 {
-    if (initial->tokenlen == 0 || initial->token[0] != NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2)
+    const uint8_t *secret = relay_quic_group_retry_secret(endpoint->group);
+    socklen_t peer_size = relay_udp_address_size(packet->peer);
+    uint64_t now = relay_loop_now(endpoint->loop);
+    if (initial->tokenlen == 0)
         return TOKEN_NONE;
-    switch (ngtcp2_crypto_verify_retry_token2(
-        original_dcid, initial->token, initial->tokenlen, relay_quic_group_retry_secret(endpoint->group),
-        RELAY_QUIC_SECRET_SIZE, initial->version, packet->peer, relay_udp_address_size(packet->peer),
-        &initial->dcid, TOKEN_LIFE, relay_loop_now(endpoint->loop))) {
+    /* One that is not good, or too old, is as good as none (RFC 9000 section 8.1.3). */
+    if (initial->token[0] == NGTCP2_CRYPTO_TOKEN_MAGIC_REGULAR)
+        return ngtcp2_crypto_verify_regular_token(initial->token, initial->tokenlen, secret,
+                                                  RELAY_QUIC_SECRET_SIZE, packet->peer, peer_size, KNOWN_LIFE,
+                                                  now) == 0
+                   ? TOKEN_KNOWN
+                   : TOKEN_NONE;
+    if (initial->token[0] != NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2)
+        return TOKEN_NONE;
+    switch (ngtcp2_crypto_verify_retry_token2(original_dcid, initial->token, initial->tokenlen, secret,
+                                              RELAY_QUIC_SECRET_SIZE, initial->version, packet->peer,
+                                              peer_size, &initial->dcid, TOKEN_LIFE, now)) {
     case 0:
-        return TOKEN_GOOD;
+        return TOKEN_RETRY;
     case NGTCP2_CRYPTO_ERR_VERIFY_TOKEN:
         return TOKEN_BAD;
     default: /* somebody else's, or of the process before */
@@ -136,5 +148,6 @@ void relay_quic_stateless_initial(struct relay_quic_endpoint *endpoint,
     else if (token == TOKEN_NONE && endpoint->half_open >= endpoint->limits->half_open_retry)
         send_retry(endpoint, packet, &initial);
     else
-        relay_quic_peer_accept(endpoint, packet, &initial, token == TOKEN_GOOD ? &original_dcid : NULL);
+        relay_quic_peer_accept(endpoint, packet, &initial, token == TOKEN_RETRY ? &original_dcid : NULL,
+                               token == TOKEN_KNOWN);
 }

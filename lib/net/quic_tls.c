@@ -318,3 +318,38 @@ void relay_quic_tls_send_ticket(struct relay_quic_tls *tls)
     if (tls->credentials->tickets != NULL)
         (void)gnutls_session_ticket_send(tls->session, 1, 0);
 }
+
+static int on_ticket(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                     const gnutls_datum_t *message)
+{
+    ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(session);
+    struct relay_quic_tls *tls =
+        (struct relay_quic_tls *)((char *)ref - offsetof(struct relay_quic_tls, ref));
+    gnutls_datum_t data;
+    if (gnutls_session_get_data2(session, &data) != 0)
+        return 0;
+    relay_quic_memory_keep(tls->memory, RELAY_QUIC_TICKET,
+                           (struct sockaddr *)ngtcp2_conn_get_path(ref->get_conn(ref))->local.addr, data.data,
+                           data.size);
+    gnutls_memset(data.data, 0, data.size);
+    gnutls_free(data.data);
+    return 0;
+}
+
+void relay_quic_tls_remember(struct relay_quic_tls *tls, struct relay_quic_memory *memory,
+                             const struct sockaddr *local)
+{
+    size_t len;
+    if (memory == NULL)
+        return;
+    tls->memory = memory;
+    gnutls_handshake_set_hook_function(tls->session, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET, GNUTLS_HOOK_POST,
+                                       on_ticket);
+    uint8_t *ticket = relay_quic_memory_take(memory, RELAY_QUIC_TICKET, local, &len);
+    if (ticket != NULL) {
+        /* One that is not taken costs a full handshake, no more. */
+        (void)gnutls_session_set_data(tls->session, ticket, len);
+        gnutls_memset(ticket, 0, len);
+    }
+    free(ticket);
+}

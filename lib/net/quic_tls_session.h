@@ -7,6 +7,7 @@
 #include <ngtcp2/ngtcp2.h>
 #include <ngtcp2/ngtcp2_crypto.h>
 
+#include "lib/net/quic_memory.h"
 #include "lib/net/quic_tls.h"
 
 /* Embedded in the connection and not moved: GnuTLS keeps its address. */
@@ -15,6 +16,7 @@ struct relay_quic_tls {
     ngtcp2_crypto_conn_ref ref;
     struct relay_quic_credentials *credentials;
     char *server_name;
+    struct relay_quic_memory *memory; /* the connection's */
     int certificate_error; /* RELAY_ERR_CERTIFICATE...: why the handshake failed; 0: not for that */
     /* Where in the peer's handshake messages the next byte stands. */
     uint8_t head[4]; /* RFC 8446 section 4: the type, and a length of 24 bits */
@@ -37,6 +39,9 @@ bool relay_quic_tls_admit(struct relay_quic_tls *tls, ngtcp2_encryption_level le
                           size_t len);
 /* The peer has agreed to "h3": a client must look, GnuTLS does not. */
 bool relay_quic_tls_is_h3(const struct relay_quic_tls *tls);
+/* Client, before the handshake: offers the ticket of an earlier connection, and keeps those that come. */
+void relay_quic_tls_remember(struct relay_quic_tls *tls, struct relay_quic_memory *memory,
+                             const struct sockaddr *local);
 /* Server: queues a session ticket; called when the handshake is complete. */
 void relay_quic_tls_send_ticket(struct relay_quic_tls *tls);
 

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from aioquic.asyncio import connect
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated
@@ -59,11 +60,11 @@ def unharmed(relay, certificates, tcp_echo, growth=16 * MIB):
 class Shaker:
     """One QUIC handshake by hand, over sockets of the test's choice."""
 
-    def __init__(self, relay, certificates, host="127.0.0.1"):
+    def __init__(self, relay, certificates, host="127.0.0.1", token=b""):
         self.relay = ("127.0.0.1", relay.at.tls)
         self.socket = self.bind(host)
         self.quic = QuicConnection(configuration=QuicConfiguration(
-            is_client=True, alpn_protocols=["h3"], server_name="localhost", cafile=str(certificates.ca)))
+            is_client=True, alpn_protocols=["h3"], server_name="localhost", cafile=str(certificates.ca), token=token))
         self.quic.connect(self.relay, now=time.monotonic())
         self.first = self.take()
 
@@ -134,6 +135,29 @@ def test_retry_tokens(egress, certificates, tcp_echo):
         time.sleep(max(0, asked + 10.5 - time.monotonic()))
     with half_open(relay, certificates):
         assert late.ask(late_packet) == INVALID_TOKEN
+
+
+def test_tokens_of_earlier_connections(egress, certificates, tcp_echo):
+    """NEW_TOKEN spares the Retry when the client comes again from its address, and from no other."""
+    relay = egress()
+    tokens = []
+
+    async def meet():
+        configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost", cafile=str(certificates.ca))
+        async with connect("127.0.0.1", relay.at.tls, configuration=configuration, token_handler=tokens.append) as client:
+            await client.ping()
+
+    with unharmed(relay, certificates, tcp_echo, 64 * MIB):
+        for _ in range(2):
+            asyncio.run(meet())
+        assert len(tokens) == 2 and tokens[0] != tokens[1]
+        with half_open(relay, certificates):
+            for host, token, answer in (("127.0.0.1", b"", "retry"), ("127.0.0.1", tokens[0], "initial"), ("127.0.0.2", tokens[1], "retry"),
+                                        ("127.0.0.1", tokens[1][:-1] + bytes([tokens[1][-1] ^ 1]), "retry"), ("127.0.0.1", tokens[1][:5], "retry"),
+                                        ("127.0.0.1", tokens[1], "initial")):
+                one = Shaker(relay, certificates, host, token)
+                with one.socket:
+                    assert one.ask(one.first) == answer, (host, token)
 
 
 # ---- packets without a connection (T22) ----

@@ -10,7 +10,9 @@
 #include "lib/net/metrics.h"
 #include "lib/net/path_socket.h"
 #include "lib/net/quic_conn.h"
+#include "lib/net/quic_conn_internal.h"
 #include "lib/net/quic_endpoint.h"
+#include "lib/net/quic_memory.h"
 #include "lib/net/quic_tls.h"
 #include "lib/wire/error.h"
 #include "tests/unit/quic_harness.h"
@@ -550,6 +552,56 @@ static void test_retry(void **state)
     assert_true(run_until(&f.loop, &f.a.fin_came, 20000));
 }
 
+/* Ends both sides, and forgets them. */
+static void hang_up(void)
+{
+    relay_quic_conn_close(f.a.conn, 0, 0);
+    assert_true(run_until(&f.loop, &f.b.is_closed, 1000));
+    free(f.a.out);
+    free(f.b.out);
+    memset(&f.a, 0, sizeof(f.a));
+    memset(&f.b, 0, sizeof(f.b));
+    f.a.stream = -1;
+}
+
+static void dial_again(struct relay_quic_memory *memory, const char *local, uint64_t retries, bool resumes)
+{
+    struct relay_packet_path *path;
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    struct relay_quic_client_config config = {.credentials = f.client,
+                                              .server_name = "relay.example",
+                                              .limits = &f.limits,
+                                              .level = RELAY_LEVEL_FLUSH_OUTER,
+                                              .memory = memory};
+    inet_pton(AF_INET, local, &from.sin_addr);
+    assert_int_equal(
+        relay_path_socket_new(&f.loop, (struct sockaddr *)&f.address, (struct sockaddr *)&from, &path), 0);
+    f.a.conn = relay_quic_connect(&f.loop, path, &config, &side_cb, &f.a);
+    assert_true(run_until(&f.loop, &f.a.is_ready, 5000));
+    assert_true(run_until(&f.loop, &f.b.is_ready, 5000));
+    assert_int_equal(f.metrics.quic_retry, retries);
+    assert_int_equal(gnutls_session_is_resumed(f.a.conn->tls.session) != 0, resumes);
+    start_bulk();
+    assert_true(run_until(&f.loop, &f.a.fin_came, 20000));
+    assert_int_equal(f.a.mismatch, 0);
+    hang_up();
+}
+
+/* A client that comes again skips the Retry and the certificates; from another network it is a stranger. */
+static void test_coming_again(void **state)
+{
+    struct relay_quic_memory *memory = relay_quic_memory_new();
+    f.limits.half_open_retry = 0;
+    dial_again(memory, "127.0.0.1", 1, false);
+    dial_again(memory, "127.0.0.1", 1, true);
+    dial_again(memory, "127.0.0.1", 1, true); /* with what the second connection was given */
+    dial_again(memory, "127.0.0.2", 2, false);
+    dial_again(memory, "127.0.0.1", 3, false);
+    dial_again(memory, "127.0.0.1", 3, true);
+    dial_again(NULL, "127.0.0.1", 4, false);
+    relay_quic_memory_unref(memory);
+}
+
 static void test_half_open_max(void **state)
 {
     f.limits.half_open_max = 0;
@@ -829,6 +881,7 @@ int main(void)
         TEST(test_datagrams_blocked),
         TEST(test_mtu),
         TEST(test_retry),
+        TEST(test_coming_again),
         TEST(test_half_open_max),
         TEST(test_close_code),
         TEST(test_user_error),
