@@ -12,6 +12,7 @@
 
 #define ACCEPTS_PER_TURN 64
 #define ACCEPT_PAUSE     (100 * RELAY_MS)
+#define REFUSALS_MAX     256 /* in one go; with the pause: some per cent of a core at most */
 
 struct relay_acceptor {
     struct relay_loop *loop;
@@ -37,16 +38,25 @@ static void on_resume(struct relay_timer *timer)
     relay_io_arm(self->io, RELAY_IO_READ);
 }
 
+/* In the place of the spare descriptor, which another thread may take first: then on_resume tries again. */
+static void refuse_waiting(struct relay_acceptor *self)
+{
+    if (self->spare_fd < 0)
+        return;
+    close(self->spare_fd);
+    for (int i = 0; i < REFUSALS_MAX; i++) {
+        int fd = accept4(self->fd, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+            break;
+        close(fd);
+        relay_count(self->loop->metrics->limit_descriptors, 1);
+    }
+    self->spare_fd = open_spare();
+}
+
 static void out_of_descriptors(struct relay_acceptor *self)
 {
-    relay_count(self->loop->metrics->limit_descriptors, 1);
-    if (self->spare_fd >= 0) {
-        close(self->spare_fd);
-        int fd = accept4(self->fd, NULL, NULL, SOCK_CLOEXEC);
-        if (fd >= 0)
-            close(fd);
-        self->spare_fd = open_spare();
-    }
+    refuse_waiting(self);
     relay_io_arm(self->io, 0);
     relay_timer_set_after(self->loop, &self->resume, ACCEPT_PAUSE);
 }
