@@ -131,6 +131,34 @@ def test_unfinished_connections_are_closed(egress, certificates, tcp_echo):
         assert relay.vitals.metrics()['twohop_handshakes_total{result="timeout"}'] >= 300
 
 
+def test_the_ten_seconds_of_the_default(egress, certificates, tcp_echo):
+    """Six hundred slow clients in three phases, at full length; meanwhile a new one is served at once."""
+    vitals.raise_descriptors()
+    relay = egress(**{"limits.handshake-timeout": 10, "limits.head-timeout": 10})
+    hello = client_hello(certificates)
+    request = b"GET /index.html HTTP/1.1\r\nHost: localhost\r\nX-Slow: yyyyyyyyyyyyyyyyyyyyy"
+    with vitals.Bystander(relay.at.clear, tcp_echo) as bystander:
+        clients = [client for i in range(200) for client in (
+            Slow("hello", relay.at.tls, hello[:50], hello[50:100]), Slow("request line", relay.at.clear, request[:3], request[3:]),
+            Slow("fields", relay.at.clear, request[:45], request[45:]))]
+        at, served = time.monotonic(), []
+        while time.monotonic() - at < 11.6:
+            for client in clients:
+                if client.done is None:
+                    client.turn()
+            began = time.monotonic()
+            with http1.Connection(relay.at.clear) as connection:
+                assert connection.request("GET", "/index.html")[0] == 200
+            served.append(time.monotonic() - began)
+            assert bystander.echo() < 0.5
+            time.sleep(0.5)
+        wrong = {(client.label, client.done) for client in clients if client.done is None or not 9 < client.done < 11.5}
+        assert not wrong, wrong
+        assert sorted(served)[len(served) // 2] < 0.1 and max(served) < 0.5, served
+        for client in clients:
+            client.socket.close()
+
+
 def test_idle_connections_are_closed_and_tunnels_are_not(egress, certificates, tcp_echo):
     relay = egress(**{"limits.idle-timeout": 2})
     with vitals.Bystander(relay.at.clear, tcp_echo), contextlib.ExitStack() as stack:

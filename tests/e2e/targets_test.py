@@ -171,8 +171,8 @@ def test_spellings_that_are_no_addresses(site, certificates):
 def test_ports(site, certificates):
     site.start(**{"resolver.servers": [f"{TARGET}"]})
     site.egress.nft(WATCH.replace("th dport 4242", f"ip daddr {TARGET}"))
-    tcp, udp = (25, 119, 135, 139, 445, 563), (19, 123, 135, 139, 161, 389, 1900, 11211)
-    answers = ask_all(site, certificates, [(TARGET, port) for port in {*tcp, *udp}])
+    tcp, udp = (25, 119, *range(135, 140), 445, 563), (19, 123, *range(135, 140), 161, 389, 1900, 11211)
+    answers = ask_all(site, certificates, [(TARGET, port) for port in {*tcp, *udp, 465, 587}])
     wrong = [(port, way, status) for (_, port), way, status, fields in answers
              if port in (udp if "udp" in way else tcp) and
              (status != 403 or "http_request_denied" not in fields["proxy-status"])]
@@ -182,6 +182,70 @@ def test_ports(site, certificates):
     for way, (status, _) in [*ask_http1(site.at, "11.0.0.77", 53)]:
         assert status == 403, way
     assert dict(ask_http1(site.at, TARGET, 53))["connect-udp 1.1"][0] == 101  # the configured resolver
+
+
+def test_ports_that_a_literal_rule_opens(site):
+    """An address and the port, not a name, a wildcard or the address alone; and only that one."""
+    with dns.Server({"mail.example.": [f"A {TARGET}"], "six.example.": [f"AAAA {TARGET6}"]}) as server:
+        site.start(allow=[f"+{TARGET}:25", f"+{TARGET}:53", f"+{TARGET6}", "+six.example", "+six.example:25", "+*"],
+                   **{"resolver.servers": [server.address]})
+        for host, port, tcp, udp in ((TARGET, 25, 502, 101), ("mail.example", 25, 502, 101), (TARGET, 53, 502, 101),
+                                     (TARGET, 139, 403, 403), (TARGET, 11211, 502, 403), (SPOOFER, 25, 403, 101),
+                                     (SPOOFER, 53, 403, 403), (f"[{TARGET6}]", 25, 403, 101), ("six.example", 25, 403, 101)):
+            found = {way: status for way, (status, _) in ask_http1(site.at, host, port)}
+            assert found == {"connect 1.1": tcp, "connect-udp 1.1": udp}, (host, port, found)
+
+
+METADATA, METADATA6 = "169.254.169.254", "fd00:ec2::254"
+
+
+def test_metadata_behind_an_allowed_name(site):
+    """Refused however the name is allowed; a literal address in a rule opens it, by address and by name."""
+    for address in (METADATA, METADATA6):
+        site.target.ip("address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
+    names = {"meta.example.": [f"A {METADATA}"], "meta6.example.": [f"AAAA {METADATA6}"]}
+    with dns.Server(names) as server, site.at_target(echo.TcpEcho, METADATA) as four, site.at_target(echo.TcpEcho, METADATA6) as six:
+        def statuses():
+            return {status for host, port in (("meta.example", four.port), ("meta6.example", six.port),
+                                              (METADATA, four.port), (f"[{METADATA6}]", six.port))
+                    for _, (status, _) in ask_http1(site.at, host, port)}
+        resolver = {"resolver.servers": [server.address]}
+        site.start(allow=["+meta.example", "+*.example", "+meta6.example", "+*"], **resolver)
+        assert statuses() == {403}
+        assert not four.peers and not six.peers
+        site.start(allow=[f"+{METADATA}", f"+[{METADATA6}]", "+*"], **resolver)
+        assert statuses() == {200, 101}
+
+
+def nest(connection, relays, depth):
+    """CONNECT to each relay in turn through the tunnel before; how many were opened, and the status of the last."""
+    for opened in range(depth):
+        status, _ = connection.connect(f"127.0.0.1:{relays[(opened + 1) % 2]}", AUTH_LINE)
+        if status != 200:
+            return opened, status
+    return depth, status
+
+
+def test_a_loop_of_two_relays_ends(relay, certificates, tmp_path):
+    """Each may reach the other: a nest of tunnels costs tunnels of its token, and ends with them (T48). A relay in
+    itself ends at once, also over another one's name for it."""
+    ports = [configs.Ports(), configs.Ports()]
+    relays = []
+    for at in ports:
+        folder = tmp_path / str(at.clear)
+        folder.mkdir()
+        relays.append(relay(configs.egress(certificates, folder, at, **{"limits.tunnels-per-token": 10, "limits.drain-seconds": 1})))
+    watched = [vitals.Vitals(one) for one in relays]
+    with http1.Connection(ports[0].clear) as connection:
+        assert connection.connect(f"127.0.0.1:{ports[0].clear}", AUTH_LINE)[0] == 403
+    with http1.Connection(ports[0].clear) as connection:
+        assert nest(connection, [at.clear for at in ports], 50) == (20, 503)
+        assert [one.tunnels() for one in watched] == [10, 10]
+        bytes_before = [one.metrics()['twohop_bytes_total{direction="to_target"}'] for one in watched]
+        assert watched[0].load(1) < 0.1 and watched[1].load(0.2) < 0.3, "the loop goes round by itself"
+        assert [one.metrics()['twohop_bytes_total{direction="to_target"}'] for one in watched] == bytes_before
+    for one in watched:
+        vitals.wait(lambda: one.tunnels() == 0)
 
 
 def test_own_listeners_under_every_address(site):
@@ -239,6 +303,27 @@ def test_names_that_lead_inside(site, certificates):
                     statuses.add(connection.connect(f"rebinding.example:{inside.port}", AUTH_LINE)[0])
             assert statuses <= {403, 502}, statuses
             assert not inside.peers and site.egress.counter("out") == 0
+
+
+def test_an_address_that_changes_with_every_question(site):
+    """TTL 0: half of the answers lead inside, and whatever came is judged and dialled, not asked for again."""
+    turns = {"n": 0}
+    def changing():
+        turns["n"] += 1
+        return [f"A {TARGET}"] if turns["n"] % 3 else ["A 127.0.0.1"]
+    with site.at_target(echo.TcpEcho) as target, dns.Server({"changing.example.": changing}) as server:
+        inside = socket.create_server(("127.0.0.1", target.port))
+        inside.setblocking(False)
+        site.start(**{"resolver.servers": [server.address], "num-threads": 4})
+        statuses = []
+        for _ in range(60):
+            with http1.Connection(site.at.clear) as connection:
+                statuses.append(connection.connect(f"changing.example:{target.port}", AUTH_LINE)[0])
+        assert set(statuses) == {200, 403}, statuses
+        assert len(target.peers) == statuses.count(200)
+        with pytest.raises(BlockingIOError):
+            inside.accept()
+        inside.close()
 
 
 def test_name_servers_that_fail(site, certificates):
