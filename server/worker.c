@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/net/http3.h"
 #include "lib/net/log.h"
 #include "lib/net/quic_endpoint.h"
 #include "lib/wire/error.h"
@@ -123,6 +124,8 @@ int relay_worker_listen_quic(struct relay_worker *self, int fd, struct relay_qui
         .user = self,
     };
     int error = self->num_endpoints < RELAY_WORKER_LISTENERS_MAX ? 0 : RELAY_ERR_LIMIT;
+    if (error == 0)
+        error = relay_http3_preface(&self->limits, &config.preface);
     if (error == 0)
         error = relay_quic_endpoint_new(&config, &endpoint);
     if (error != 0) {

@@ -7,6 +7,10 @@
 
 struct relay_quic_conn;
 
+/* The control stream's beginning with SETTINGS, for quic_endpoint.h. 0 or RELAY_ERR_NO_MEMORY. */
+struct relay_quic_preface;
+int relay_http3_preface(const struct relay_limits *limits, struct relay_quic_preface *preface);
+
 /* Becomes the connection's user; the connection is closed when the session ends. NULL: out of memory (the
  * caller closes the connection). */
 struct relay_session *relay_http3_server(struct relay_quic_conn *conn, const struct relay_limits *limits,

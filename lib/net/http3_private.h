@@ -257,4 +257,10 @@ void relay_http3_wake_blocked(struct relay_http3 *session);
 enum relay_sent relay_http3_send_datagrams(struct relay_tunnel *tunnel, struct relay_run *run);
 size_t relay_http3_max_datagram(struct relay_tunnel *tunnel, uint64_t context_id);
 
+/* ---- http3_preface.c ---- */
+
+/* What nghttp3 wants to say first is the beginning of the control stream: it is taken from it, as if it had been
+ * sent and acknowledged. Copied to `out`, if there is one. 0 or RELAY_ERR_NO_MEMORY. */
+int relay_http3_take_settings(nghttp3_conn *h3, int64_t control, struct relay_quic_preface *out);
+
 #endif

@@ -241,15 +241,18 @@ static void run_task(struct relay_task *task)
 static int on_ready(void *user)
 {
     struct relay_http3 *session = user;
-    int64_t control, encoder, decoder;
+    int64_t control = relay_quic_conn_preface(session->quic), encoder, decoder;
+    bool has_preface = control >= 0;
     if (session->is_open || is_dead(session))
         return 0;
-    if (relay_quic_conn_open_uni(session->quic, &control) != 0 ||
+    if ((!has_preface && relay_quic_conn_open_uni(session->quic, &control) != 0) ||
         relay_quic_conn_open_uni(session->quic, &encoder) != 0 ||
         relay_quic_conn_open_uni(session->quic, &decoder) != 0)
         return RELAY_ERR_PROTOCOL; /* RFC 9114 section 6.2: a peer must allow three */
     if (nghttp3_conn_bind_control_stream(session->h3, control) != 0 ||
         nghttp3_conn_bind_qpack_streams(session->h3, encoder, decoder) != 0)
+        return RELAY_ERR_NO_MEMORY;
+    if (has_preface && relay_http3_take_settings(session->h3, control, NULL) != 0)
         return RELAY_ERR_NO_MEMORY;
     const struct sockaddr *peer = relay_quic_conn_peer(session->quic),
                           *local = relay_quic_conn_local(session->quic);

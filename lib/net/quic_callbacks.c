@@ -50,6 +50,17 @@ static int on_recv_crypto_data(ngtcp2_conn *qc, ngtcp2_encryption_level level, u
     return ngtcp2_crypto_recv_crypto_data_cb(qc, level, offset, bytes, len, user);
 }
 
+/* A server may send from here on, a round trip before its handshake is complete. A client that allows no stream has
+ * none (the user finds out). */
+static int on_send_key(ngtcp2_conn *qc, ngtcp2_encryption_level level, void *user)
+{
+    struct relay_quic_conn *conn = user;
+    if (level == NGTCP2_ENCRYPTION_LEVEL_1RTT && conn->preface != NULL && conn->preface->len > 0 &&
+        ngtcp2_conn_open_uni_stream(qc, &conn->preface_stream, NULL) == 0)
+        conn->preface_unacked = conn->preface->len;
+    return 0;
+}
+
 static int on_handshake_completed(ngtcp2_conn *qc, void *user)
 {
     struct relay_quic_conn *conn = user;
@@ -84,7 +95,12 @@ static int on_acked_stream_data(ngtcp2_conn *qc, int64_t stream, uint64_t offset
                                 void *stream_user)
 {
     struct relay_quic_conn *conn = user;
-    if (conn->cb != NULL)
+    if (stream == conn->preface_stream && conn->preface_unacked > 0) {
+        size_t own = len < conn->preface_unacked ? (size_t)len : conn->preface_unacked;
+        conn->preface_unacked -= own;
+        len -= own;
+    }
+    if (conn->cb != NULL && len > 0)
         conn->cb->on_stream_acked(conn->user, stream, len);
     return 0;
 }
@@ -204,4 +220,5 @@ const ngtcp2_callbacks relay_quic_client_callbacks = {
     .recv_retry = ngtcp2_crypto_recv_retry_cb, .recv_new_token = on_recv_new_token};
 
 const ngtcp2_callbacks relay_quic_server_callbacks = {
-    COMMON_CALLBACKS, .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb};
+    COMMON_CALLBACKS, .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb,
+    .recv_tx_key = on_send_key};

@@ -237,6 +237,7 @@ static struct relay_quic_conn *new_conn(struct relay_loop *loop, struct relay_pa
         return NULL;
     conn->loop = loop;
     conn->path = path;
+    conn->preface_stream = -1;
     conn->last_received = relay_loop_now(loop);
     relay_timer_init(&conn->timer, on_timer);
     relay_task_init(&conn->flush, level, relay_quic_conn_flush);
@@ -295,6 +296,7 @@ int relay_quic_server_conn_new(const struct relay_quic_server_config *config, st
     if (conn == NULL)
         return RELAY_ERR_NO_MEMORY;
     conn->is_server = true;
+    conn->preface = config->preface;
     conn->max_streams = config->limits->max_streams;
     fill_settings(conn, &settings, config->limits);
     fill_params(&params, config->limits, true);
@@ -497,6 +499,11 @@ uint64_t relay_quic_conn_srtt(struct relay_quic_conn *conn)
     ngtcp2_conn_info info;
     ngtcp2_conn_get_conn_info(conn->qc, &info);
     return info.smoothed_rtt;
+}
+
+int64_t relay_quic_conn_preface(const struct relay_quic_conn *conn)
+{
+    return conn->preface_stream;
 }
 
 bool relay_quic_conn_is_ready(struct relay_quic_conn *conn)

@@ -64,6 +64,16 @@ struct relay_quic_user {
 
 /* ---- server side: the endpoint makes connections and tells its owner (quic_endpoint.h) ---- */
 
+/* What a server says first, on a unidirectional stream of its own and together with its handshake ("0.5-RTT",
+ * RFC 9001 section 5.7), so that a client knows it a round trip earlier than what a user could send. It is
+ * the same for every client, of whom nothing is known yet. */
+struct relay_quic_preface {
+    size_t len;
+    uint8_t bytes[64];
+};
+/* The stream that it was sent on, which is the user's now; -1: none was. The user hears nothing of these bytes. */
+int64_t relay_quic_conn_preface(const struct relay_quic_conn *conn);
+
 /* Client: connects over the path, which it takes (also when it fails: NULL). `level` is its flush level
  * (loop.h): the outermost hop RELAY_LEVEL_FLUSH_OUTER, one less for each hop inside. */
 struct relay_quic_memory;

@@ -50,6 +50,9 @@ struct relay_quic_conn {
     enum relay_quic_state state;
     unsigned inside; /* depth of ngtcp2 calls, and while a packet is being put together: nothing else is
                         written then */
+    const struct relay_quic_preface *preface;
+    int64_t preface_stream;                  /* -1: none */
+    size_t preface_written, preface_unacked; /* bytes */
     bool is_flushing;
     bool is_server, is_nested, is_ready, is_silent;
     bool wants_writable;  /* a datagram was answered RELAY_BLOCKED */
@@ -75,7 +78,8 @@ struct relay_quic_server_config {
     struct relay_loop *loop;
     struct relay_quic_credentials *credentials;
     const struct relay_limits *limits;
-    struct relay_packet_path *path; /* the endpoint's, embedded in what it keeps per connection */
+    const struct relay_quic_preface *preface; /* the endpoint's; outlives the connection */
+    struct relay_packet_path *path;           /* the endpoint's, embedded in what it keeps per connection */
     const struct relay_quic_host *host_cb;
     void *host;
     const ngtcp2_pkt_hd *initial;

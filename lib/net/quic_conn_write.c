@@ -152,6 +152,7 @@ enum wrote { WROTE_ALL, WROTE_BLOCKED, WROTE_SLICE };
 struct pulled {
     int64_t stream;
     bool fin;
+    bool is_preface;
     ngtcp2_vec pieces[PIECES];
     size_t num_pieces;
 };
@@ -162,6 +163,14 @@ static void pull(struct relay_quic_conn *conn, struct pulled *pulled)
     pulled->stream = -1;
     pulled->fin = false;
     pulled->num_pieces = 0;
+    pulled->is_preface = conn->preface_stream >= 0 && conn->preface_written < conn->preface->len;
+    if (pulled->is_preface) {
+        pulled->stream = conn->preface_stream;
+        pulled->pieces[pulled->num_pieces++] =
+            (ngtcp2_vec){(uint8_t *)(uintptr_t)conn->preface->bytes + conn->preface_written,
+                         conn->preface->len - conn->preface_written};
+        return;
+    }
     /* Out of the connection's credit: a stream would be told it is out of its own, and wait for ever. */
     if (conn->cb == NULL || !conn->is_ready || conn->state != RELAY_QUIC_OPEN ||
         ngtcp2_conn_get_max_data_left(conn->qc) == 0)
@@ -171,6 +180,26 @@ static void pull(struct relay_quic_conn *conn, struct pulled *pulled)
         pulled->stream = -1;
     for (int i = 0; i < count; i++)
         pulled->pieces[pulled->num_pieces++] = (ngtcp2_vec){pieces[i].iov_base, pieces[i].iov_len};
+}
+
+/* ngtcp2 has taken so much of it. */
+static void tell_pulled(struct relay_quic_conn *conn, const struct pulled *pulled, size_t taken)
+{
+    if (pulled->is_preface)
+        conn->preface_written += taken;
+    else
+        conn->cb->on_pulled(conn->user, pulled->stream, taken);
+}
+
+static void tell_blocked(struct relay_quic_conn *conn, const struct pulled *pulled, bool shut)
+{
+    if (!pulled->is_preface) {
+        conn->cb->on_stream_blocked(conn->user, pulled->stream, shut);
+        return;
+    }
+    /* No credit even for this, or STOP_SENDING: RFC 9114 section 6.2.1 forbids both. */
+    conn->preface_written = conn->preface->len;
+    relay_quic_conn_end(conn, RELAY_ERR_PROTOCOL, false);
 }
 
 /* Fills one packet. Returns its length, 0 (nothing to send, or blocked) or ngtcp2's error. */
@@ -190,11 +219,11 @@ static ngtcp2_ssize write_packet(struct relay_quic_conn *conn, uint8_t *packet, 
         ngtcp2_ssize n = ngtcp2_conn_writev_stream(conn->qc, path, &info, packet, size, &taken, flags,
                                                    pulled.stream, pulled.pieces, pulled.num_pieces, now);
         if (taken >= 0 && pulled.stream >= 0)
-            conn->cb->on_pulled(conn->user, pulled.stream, (size_t)taken);
+            tell_pulled(conn, &pulled, (size_t)taken);
         if (n == NGTCP2_ERR_STREAM_DATA_BLOCKED)
-            conn->cb->on_stream_blocked(conn->user, pulled.stream, false);
+            tell_blocked(conn, &pulled, false);
         else if (pulled.stream >= 0 && (n == NGTCP2_ERR_STREAM_SHUT_WR || n == NGTCP2_ERR_STREAM_NOT_FOUND))
-            conn->cb->on_stream_blocked(conn->user, pulled.stream, true);
+            tell_blocked(conn, &pulled, true);
         else if (n != NGTCP2_ERR_WRITE_MORE) {
             conn->inside--;
             return n;

@@ -385,6 +385,7 @@ int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config,
     endpoint->worker = config->worker;
     endpoint->credentials = relay_quic_credentials_ref(config->credentials);
     endpoint->limits = config->limits;
+    endpoint->preface = config->preface;
     endpoint->cb = config->cb;
     endpoint->user = config->user;
     set_slot(endpoint, true);

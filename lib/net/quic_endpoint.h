@@ -47,6 +47,7 @@ struct relay_quic_endpoint_config {
     unsigned worker; /* 0 to the group's number of workers - 1 */
     struct relay_quic_credentials *credentials;
     const struct relay_limits *limits; /* outlives the endpoint */
+    struct relay_quic_preface preface; /* len 0: none */
     const struct relay_quic_endpoint_user *cb;
     void *user;
 };

@@ -57,6 +57,7 @@ struct relay_quic_endpoint {
     unsigned worker;
     struct relay_quic_credentials *credentials;
     const struct relay_limits *limits;
+    struct relay_quic_preface preface;
     const struct relay_quic_endpoint_user *cb;
     void *user;
     struct relay_quic_socket *sockets;

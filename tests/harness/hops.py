@@ -3,7 +3,7 @@ import re
 
 import yaml
 
-from harness import configs, ports, process
+from harness import configs, ports, process, slow_link
 
 CLIENT, INGRESS = "11.0.1.1", "11.0.1.2"
 CLIENT6, INGRESS6 = "2a0e:1::1", "2a0e:1::2"
@@ -22,10 +22,14 @@ class Hops:
     Targets live at the egress, on its loopback. Order of calls: start_relays, then start_client or check.
     """
 
-    def __init__(self, network, relay, client, certificates, folder, front_mtu=1500, back_mtu=1500):
+    def __init__(self, network, relay, client, certificates, folder, front_mtu=1500, back_mtu=1500, front_delay=0):
+        """front_delay: seconds each way; the link is then self.link, to be entered (slow_link.SlowLink)."""
         self.client, self.ingress, self.egress = (network.host(name) for name in ("client", "ingress", "egress"))
-        self.front = network.cable(self.client, [f"{CLIENT}/24", f"{CLIENT6}/64"],
-                                   self.ingress, [f"{INGRESS}/24", f"{INGRESS6}/64"], mtu=front_mtu)
+        ends = (self.client, [f"{CLIENT}/24", f"{CLIENT6}/64"], self.ingress, [f"{INGRESS}/24", f"{INGRESS6}/64"])
+        if front_delay:
+            self.link = slow_link.SlowLink(*ends, front_delay)
+        else:
+            self.front = network.cable(*ends, mtu=front_mtu)
         self.back = network.cable(self.ingress, [f"{INGRESS_BACK}/24", f"{INGRESS_BACK6}/64"],
                                   self.egress, [f"{EGRESS}/24", f"{EGRESS6}/64"], mtu=back_mtu)
         self._relay, self._client, self._certificates, self._folder = relay, client, certificates, folder

@@ -300,7 +300,8 @@ static void child_listen(const struct certificate *certificate, int flags, struc
                                                 .credentials = credentials,
                                                 .limits = &child_relay.limits,
                                                 .cb = &child_endpoint_cb};
-    if (relay_quic_endpoint_new(&config, &endpoint) != 0)
+    if (relay_http3_preface(config.limits, &config.preface) != 0 ||
+        relay_quic_endpoint_new(&config, &endpoint) != 0)
         abort();
     int tcp, udp = -1;
     for (struct sockaddr_storage any = *address;

@@ -314,6 +314,11 @@ int relay_quic_conn_open_bidi(struct relay_quic_conn *conn, int64_t *stream)
     return 0;
 }
 
+int64_t relay_quic_conn_preface(const struct relay_quic_conn *conn)
+{
+    return -1;
+}
+
 int relay_quic_conn_open_uni(struct relay_quic_conn *conn, int64_t *stream)
 {
     *stream = conn->next_uni;

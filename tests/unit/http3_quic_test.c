@@ -199,6 +199,8 @@ static void listen_on_loopback(void)
                                                 .credentials = f.server_credentials,
                                                 .limits = &f.limits,
                                                 .cb = &cb};
+    assert_int_equal(relay_http3_preface(&f.limits, &config.preface), 0);
+    assert_true(config.preface.len > 5 && config.preface.bytes[0] == 0 && config.preface.bytes[1] == 4);
     assert_int_equal(relay_quic_endpoint_new(&config, &f.endpoint), 0);
     assert_int_equal(relay_quic_endpoint_add_socket(f.endpoint, fd), 0);
 }
