@@ -5,17 +5,27 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <netinet/udp.h>
 #include <unistd.h>
 
 #include "lib/net/log.h"
 #include "lib/net/metrics.h"
+#include "lib/net/udp_batch.h"
+#include "lib/net/udp_queue.h"
 #include "lib/wire/error.h"
 #include "lib/wire/http_datagram.h"
 #include "lib/wire/socks5.h"
 
-#define DATAGRAMS_PER_TURN 64
-#define BUFFER_SIZE        (1024 * 1024)      /* of the socket, each way, if the kernel lets us */
-#define FAILED_FOR         (1 * RELAY_SECOND) /* a target whose tunnel failed is not tried again before */
+#define READS_PER_TURN 16
+#define BUFFER_SIZE    (1024 * 1024)      /* of the socket, each way, if the kernel lets us */
+#define FAILED_FOR     (1 * RELAY_SECOND) /* a target whose tunnel failed is not tried again before */
+#define DATAGRAM_MAX   65536
+
+/* Datagrams of `segment` bytes (the last may be shorter) toward the target. */
+struct waiting {
+    uint8_t *bytes;
+    size_t at, len, segment; /* what is left begins at `at` */
+};
 
 /* One source and one target. */
 struct flow {
@@ -31,16 +41,20 @@ struct flow {
     uint16_t port;
     uint8_t head[RELAY_SOCKS5_UDP_HEAD_MAX]; /* in front of what goes back */
     size_t head_len;
-    size_t num_early, early_bytes, early_len[RELAY_UDP_FRONT_EARLY_MAX];
-    uint8_t *early[RELAY_UDP_FRONT_EARLY_MAX];
+    struct relay_udp_queue back; /* to the source */
+    bool is_blocked;             /* the tunnel is open, and takes what waits when it is writable */
+    size_t num_waiting, waiting_bytes;
+    struct waiting waiting[RELAY_UDP_FRONT_EARLY_MAX];
 };
 
 struct relay_udp_front {
     struct relay_udp_front_config config;
     struct relay_io *io;
+    struct relay_task flush; /* what goes back */
     int fd;
     struct flow *flows;
-    size_t num_flows;
+    size_t num_flows, num_blocked;
+    bool is_full;         /* the socket takes nothing now */
     uint16_t source_port; /* is_socks: of the first datagram; 0: none yet */
 };
 
@@ -51,11 +65,28 @@ static socklen_t size_of(const struct sockaddr_storage *address)
 
 /* ---- flows ---- */
 
-static void drop_early(struct flow *flow)
+static void drop_waiting(struct flow *flow)
 {
-    for (size_t i = 0; i < flow->num_early; i++)
-        free(flow->early[i]);
-    flow->num_early = flow->early_bytes = 0;
+    for (size_t i = 0; i < flow->num_waiting; i++)
+        free(flow->waiting[i].bytes);
+    flow->num_waiting = flow->waiting_bytes = 0;
+}
+
+static void arm(struct relay_udp_front *front)
+{
+    relay_io_arm(front->io,
+                 (front->num_blocked == 0 ? RELAY_IO_READ : 0) | (front->is_full ? RELAY_IO_WRITE : 0));
+}
+
+/* While one is blocked the socket is not read: its buffer holds what comes, and then the application learns. */
+static void set_blocked(struct flow *flow, bool is_blocked)
+{
+    struct relay_udp_front *front = flow->front;
+    if (flow->is_blocked == is_blocked)
+        return;
+    flow->is_blocked = is_blocked;
+    front->num_blocked += is_blocked ? 1 : (size_t)-1;
+    arm(front);
 }
 
 /* Out of the list; freed now, or when its tunnel has ended. */
@@ -64,7 +95,9 @@ static void remove_flow(struct flow *flow)
     struct relay_udp_front *front = flow->front;
     relay_timer_stop(front->config.loop, &flow->timer);
     relay_opening_cancel(&flow->opening);
-    drop_early(flow);
+    set_blocked(flow, false);
+    drop_waiting(flow);
+    relay_udp_queue_dispose(&flow->back);
     if (flow->prev != NULL)
         flow->prev->next = flow->next;
     else
@@ -89,26 +122,98 @@ static void on_timer(struct relay_timer *timer)
         remove_flow(flow);
 }
 
-static void send_to_target(struct flow *flow, const uint8_t *bytes, size_t len)
+/* Full: dropped and counted. */
+static void keep(struct flow *flow, const struct relay_run *run, uint64_t *counter)
+{
+    struct waiting *last = &flow->waiting[flow->num_waiting];
+    uint8_t *copy = flow->num_waiting < RELAY_UDP_FRONT_EARLY_MAX ? malloc(run->len + 1) : NULL;
+    if (copy == NULL) {
+        relay_count(*counter, relay_run_count(run));
+        return;
+    }
+    if (run->len > 0)
+        memcpy(copy, run->base, run->len);
+    *last = (struct waiting){.bytes = copy, .len = run->len, .segment = run->segment};
+    flow->num_waiting++;
+    flow->waiting_bytes += run->len;
+}
+
+/* What the tunnel does not take now is left in the run, and true returned. */
+static bool try_to_send(struct flow *flow, struct relay_run *run)
 {
     struct relay_metrics *metrics = flow->front->config.loop->metrics;
-    struct relay_run run = {RELAY_CONTEXT_PAYLOAD, bytes, len, len};
-    enum relay_sent sent = relay_tunnel_send_datagrams(flow->tunnel, &run);
-    if (sent == RELAY_TOO_BIG)
+    enum relay_sent sent;
+    while ((sent = relay_tunnel_send_datagrams(flow->tunnel, run)) == RELAY_TOO_BIG) {
         relay_count(metrics->drop_too_big, 1);
-    else if (sent == RELAY_BLOCKED)
-        relay_count(metrics->drop_blocked, 1);
+        relay_run_drop_one(run);
+        if (run->len == 0)
+            return false;
+    }
+    return sent == RELAY_BLOCKED;
+}
+
+static void send_to_target(struct flow *flow, struct relay_run *run)
+{
+    if (flow->num_waiting > 0 || try_to_send(flow, run)) {
+        keep(flow, run, &flow->front->config.loop->metrics->drop_blocked);
+        set_blocked(flow, true);
+    }
+}
+
+static void send_waiting(struct flow *flow)
+{
+    size_t done = 0;
+    bool is_blocked = false;
+    for (; done < flow->num_waiting; done++) {
+        struct waiting *first = &flow->waiting[done];
+        struct relay_run run = {RELAY_CONTEXT_PAYLOAD, first->bytes + first->at, first->len, first->segment};
+        if ((is_blocked = try_to_send(flow, &run))) {
+            first->at += first->len - run.len;
+            first->len = run.len;
+            break;
+        }
+        free(first->bytes);
+    }
+    flow->num_waiting -= done;
+    memmove(flow->waiting, flow->waiting + done, flow->num_waiting * sizeof(flow->waiting[0]));
+    flow->waiting_bytes = 0; /* a limit for what comes before the tunnel is open only */
+    set_blocked(flow, is_blocked);
 }
 
 /* ---- the tunnel ---- */
 
-static void send_to_source(struct flow *flow, const uint8_t *bytes, size_t len)
+/* Each datagram behind the head of the flow. */
+static void queue_with_head(struct flow *flow, const struct relay_run *run)
 {
-    struct iovec pieces[2] = {{flow->head, flow->head_len}, {(void *)(uintptr_t)bytes, len}};
-    struct msghdr message = {
-        .msg_name = &flow->source, .msg_namelen = size_of(&flow->source), .msg_iov = pieces, .msg_iovlen = 2};
-    if (sendmsg(flow->front->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        relay_count(flow->front->config.loop->metrics->drop_socket, 1);
+    uint8_t datagram[RELAY_SOCKS5_UDP_HEAD_MAX + DATAGRAM_MAX];
+    const uint8_t *bytes = run->base;
+    size_t left = run->len;
+    memcpy(datagram, flow->head, flow->head_len);
+    do {
+        size_t one = left < run->segment ? left : run->segment;
+        struct relay_run with_head = {.base = datagram, .len = flow->head_len + one};
+        with_head.segment = with_head.len;
+        memcpy(datagram + flow->head_len, bytes, one);
+        relay_udp_queue_add(&flow->back, &with_head);
+        bytes += one;
+        left -= one;
+    } while (left > 0);
+}
+
+static void flush_all(struct relay_udp_front *front)
+{
+    front->is_full = false;
+    for (struct flow *flow = front->flows; flow != NULL; flow = flow->next) {
+        if (!relay_udp_queue_is_empty(&flow->back))
+            relay_udp_queue_flush(&flow->back);
+        front->is_full = front->is_full || flow->back.is_blocked;
+    }
+    arm(front);
+}
+
+static void on_flush(struct relay_task *task)
+{
+    flush_all((struct relay_udp_front *)((char *)task - offsetof(struct relay_udp_front, flush)));
 }
 
 static void on_datagrams(void *user, const struct relay_run *run)
@@ -117,14 +222,18 @@ static void on_datagrams(void *user, const struct relay_run *run)
     if (flow->front == NULL || run->context_id != RELAY_CONTEXT_PAYLOAD)
         return;
     flow->last_used = relay_loop_now(flow->front->config.loop);
-    const uint8_t *bytes = run->base;
-    size_t left = run->len;
-    do {
-        size_t one = left < run->segment ? left : run->segment;
-        send_to_source(flow, bytes, one);
-        bytes += one;
-        left -= one;
-    } while (left > 0);
+    if (flow->head_len > 0)
+        queue_with_head(flow, run);
+    else
+        relay_udp_queue_add(&flow->back, run);
+    relay_task_queue(flow->front->config.loop, &flow->front->flush);
+}
+
+static void on_writable(void *user)
+{
+    struct flow *flow = user;
+    if (flow->front != NULL)
+        send_waiting(flow);
 }
 
 static void on_fin(void *user)
@@ -145,23 +254,21 @@ static void on_tunnel_close(void *user, int error)
 }
 
 static const struct relay_tunnel_user tunnel_cb = {
-    .on_datagrams = on_datagrams, .on_fin = on_fin, .on_close = on_tunnel_close};
+    .on_datagrams = on_datagrams, .on_fin = on_fin, .on_writable = on_writable, .on_close = on_tunnel_close};
 
 static void on_open(struct relay_opening *opening, struct relay_tunnel *tunnel)
 {
     struct flow *flow = (struct flow *)opening;
     flow->tunnel = tunnel;
     relay_tunnel_attach(tunnel, &tunnel_cb, flow);
-    for (size_t i = 0; i < flow->num_early; i++)
-        send_to_target(flow, flow->early[i], flow->early_len[i]);
-    drop_early(flow);
+    send_waiting(flow);
 }
 
 static void on_failed(struct relay_opening *opening, const struct relay_failure *failure)
 {
     struct flow *flow = (struct flow *)opening;
     relay_log(RELAY_LOG_INFO, "udp_tunnel_failed", "s:s", "text", failure->text);
-    drop_early(flow);
+    drop_waiting(flow);
     flow->failed = true;
     flow->last_used = relay_loop_now(flow->front->config.loop);
     relay_timer_set(flow->front->config.loop, &flow->timer, flow->last_used + FAILED_FOR);
@@ -206,6 +313,8 @@ static struct flow *new_flow(struct relay_udp_front *front, const struct sockadd
     flow->source = *source;
     flow->host = *host;
     flow->port = port;
+    relay_udp_queue_init(&flow->back, front->config.loop->metrics, front->fd);
+    flow->back.peer = (const struct sockaddr *)&flow->source;
     if (front->config.is_socks)
         flow->head_len = relay_socks5_write_datagram(flow->head, host, port);
     relay_timer_init(&flow->timer, on_timer);
@@ -220,20 +329,20 @@ static struct flow *new_flow(struct relay_udp_front *front, const struct sockadd
     return flow;
 }
 
-static void keep_early(struct flow *flow, const uint8_t *bytes, size_t len)
+/* One by one: so few are kept that they are counted. */
+static void keep_early(struct flow *flow, struct relay_run *run)
 {
-    uint8_t *copy = NULL;
-    if (!flow->failed && flow->num_early < RELAY_UDP_FRONT_EARLY_MAX &&
-        flow->early_bytes + len <= RELAY_UDP_FRONT_EARLY_BYTES)
-        copy = malloc(len + 1);
-    if (copy == NULL) {
-        relay_count(flow->front->config.loop->metrics->drop_early, 1);
-        return;
-    }
-    memcpy(copy, bytes, len);
-    flow->early[flow->num_early] = copy;
-    flow->early_len[flow->num_early++] = len;
-    flow->early_bytes += len;
+    uint64_t *counter = &flow->front->config.loop->metrics->drop_early;
+    do {
+        struct relay_run one = *run;
+        one.len = one.segment = run->len < run->segment ? run->len : run->segment;
+        if (flow->failed || flow->waiting_bytes + one.len > RELAY_UDP_FRONT_EARLY_BYTES)
+            relay_count(*counter, 1);
+        else
+            keep(flow, &one, counter);
+        run->base += one.len;
+        run->len -= one.len;
+    } while (run->len > 0);
 }
 
 /* The association's owner: RFC 1928 section 7 lets nobody else use it. */
@@ -249,34 +358,76 @@ static bool is_owner(struct relay_udp_front *front, const struct sockaddr_storag
     return front->source_port == port;
 }
 
-static void take(struct relay_udp_front *front, const struct sockaddr_storage *source, const uint8_t *bytes,
-                 size_t len)
+static void pass_on(struct relay_udp_front *front, const struct sockaddr_storage *source,
+                    const struct relay_host *host, uint16_t port, struct relay_run run)
 {
-    const struct relay_host *host = &front->config.host;
-    uint16_t port = front->config.port;
-    struct relay_socks5_datagram datagram;
-    if (front->config.is_socks) {
-        int head = relay_socks5_read_datagram(bytes, len, &datagram);
-        if (head < 0 || datagram.fragment != 0 || !is_owner(front, source)) {
-            relay_count(front->config.loop->metrics->drop_packet, 1);
-            return;
-        }
-        bytes += head;
-        len -= (size_t)head;
-        host = &datagram.host;
-        port = datagram.port;
-    }
     struct flow *flow = find_flow(front, source, host, port);
     if (flow == NULL && (flow = new_flow(front, source, host, port)) == NULL) {
-        relay_count(front->config.loop->metrics->drop_blocked, 1);
-        return;
+        relay_count(front->config.loop->metrics->drop_blocked, relay_run_count(&run));
+    } else if (flow->tunnel == NULL) {
+        keep_early(flow, &run);
+    } else {
+        flow->last_used = relay_loop_now(front->config.loop);
+        send_to_target(flow, &run);
     }
-    if (flow->tunnel == NULL) {
-        keep_early(flow, bytes, len);
-        return;
+}
+
+/* The datagrams of one message name their targets themselves. Those for the same one move together, over the heads
+ * between them. */
+static void take_socks(struct relay_udp_front *front, struct relay_udp_message *message)
+{
+    struct relay_socks5_datagram first, next;
+    struct relay_run run = {.context_id = RELAY_CONTEXT_PAYLOAD};
+    uint8_t *end = NULL; /* of the run */
+    size_t at = 0;
+    do {
+        size_t one = message->len - at < message->segment ? message->len - at : message->segment;
+        uint8_t *datagram = message->base + at;
+        at += one;
+        int head = relay_socks5_read_datagram(datagram, one, &next);
+        if (head < 0 || next.fragment != 0 || !is_owner(front, &message->peer)) {
+            relay_count(front->config.loop->metrics->drop_packet, 1);
+            continue;
+        }
+        size_t payload = one - (size_t)head;
+        bool joins = run.base != NULL && payload > 0 && payload <= run.segment &&
+                     run.len % run.segment == 0 && next.port == first.port &&
+                     strcmp(next.host.name, first.host.name) == 0;
+        if (joins) {
+            memmove(end, datagram + head, payload);
+            end += payload;
+            run.len += payload;
+            continue;
+        }
+        if (run.base != NULL)
+            pass_on(front, &message->peer, &first.host, first.port, run);
+        first = next;
+        run.base = datagram + head;
+        run.len = run.segment = payload;
+        end = datagram + one;
+    } while (at < message->len);
+    if (run.base != NULL)
+        pass_on(front, &message->peer, &first.host, first.port, run);
+}
+
+static void read_datagrams(struct relay_udp_front *front, uint8_t *scratch)
+{
+    struct relay_udp_message messages[RELAY_UDP_BATCH];
+    int most = RELAY_UDP_FEW;
+    for (int round = 0; round < READS_PER_TURN && most > 0 && front->num_blocked == 0; round++) {
+        relay_loop_settle(front->config.loop); /* the buffer is used again */
+        int count = relay_udp_receive(front->fd, scratch, most, messages);
+        most = relay_udp_receive_next(messages, count, most);
+        for (int i = 0; i < count; i++) {
+            struct relay_udp_message *message = &messages[i];
+            if (front->config.is_socks)
+                take_socks(front, message);
+            else
+                pass_on(
+                    front, &message->peer, &front->config.host, front->config.port,
+                    (struct relay_run){RELAY_CONTEXT_PAYLOAD, message->base, message->len, message->segment});
+        }
     }
-    flow->last_used = relay_loop_now(front->config.loop);
-    send_to_target(flow, bytes, len);
 }
 
 static void on_io(void *user, int events)
@@ -284,34 +435,25 @@ static void on_io(void *user, int events)
     struct relay_udp_front *front = user;
     uint8_t *scratch = relay_loop_take_scratch(front->config.loop);
     (void)events;
-    if (scratch == NULL)
-        return;
-    for (int i = 0; i < DATAGRAMS_PER_TURN; i++) {
-        struct sockaddr_storage source = {0};
-        socklen_t source_len = sizeof(source);
-        relay_loop_settle(front->config.loop); /* the buffer is used again */
-        ssize_t len = recvfrom(front->fd, scratch, RELAY_SCRATCH_SIZE, MSG_DONTWAIT,
-                               (struct sockaddr *)&source, &source_len);
-        if (len < 0 && errno != ECONNREFUSED)
-            break;
-        if (len >= 0)
-            take(front, &source, scratch, (size_t)len);
+    if (scratch != NULL) {
+        read_datagrams(front, scratch);
+        relay_loop_return_scratch(front->config.loop);
     }
-    relay_loop_return_scratch(front->config.loop);
-    relay_io_arm(front->io, RELAY_IO_READ);
+    flush_all(front);
 }
 
 /* ---- life ---- */
 
 static int open_socket(struct sockaddr_storage *local)
 {
-    int size = BUFFER_SIZE;
+    int size = BUFFER_SIZE, one = 1;
     socklen_t len = sizeof(*local);
     int fd = socket(local->ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof(one));
     if (bind(fd, (struct sockaddr *)local, size_of(local)) != 0 ||
         getsockname(fd, (struct sockaddr *)local, &len) != 0) {
         int code = errno;
@@ -329,6 +471,7 @@ struct relay_udp_front *relay_udp_front_new(const struct relay_udp_front_config 
     if (front == NULL)
         return NULL;
     front->config = *config;
+    relay_task_init(&front->flush, RELAY_LEVEL_FLUSH_SOCKET, on_flush);
     front->fd = open_socket(&front->config.local);
     if (front->fd >= 0)
         front->io = relay_io_new(config->loop, front->fd, on_io, front);
@@ -338,7 +481,7 @@ struct relay_udp_front *relay_udp_front_new(const struct relay_udp_front_config 
         free(front);
         return NULL;
     }
-    relay_io_arm(front->io, RELAY_IO_READ);
+    arm(front);
     if (local != NULL)
         *local = front->config.local;
     return front;
@@ -348,6 +491,7 @@ void relay_udp_front_close(struct relay_udp_front *front)
 {
     while (front->flows != NULL)
         remove_flow(front->flows);
+    relay_task_cancel(&front->flush);
     relay_io_free(front->io);
     close(front->fd);
     free(front);

@@ -4,7 +4,9 @@
  * Either all go to one target (a forward), or each has the head of a SOCKS5 datagram that names its target
  * (an association). A tunnel ends after RELAY_UDP_FRONT_IDLE without a datagram either way. While it is being
  * opened the first datagrams wait; what is too big for the path, and what comes when there are too many
- * tunnels, is dropped and counted.
+ * tunnels, is dropped and counted. Both ways datagrams go in runs: what one read brings for a tunnel is one
+ * run, and what tunnels bring in one turn leaves at its end. When the chain is blocked by its congestion window the
+ * socket is not read, as dropping costs the connection inside most of its speed.
  */
 #ifndef RELAY_CLIENT_UDP_FRONT_H
 #define RELAY_CLIENT_UDP_FRONT_H
@@ -13,7 +15,7 @@
 
 #define RELAY_UDP_FRONT_IDLE        (120 * RELAY_SECOND) /* RFC 9298 section 3.1: at least two minutes */
 #define RELAY_UDP_FRONT_FLOWS_MAX   256
-#define RELAY_UDP_FRONT_EARLY_MAX   8 /* datagrams that wait for their tunnel */
+#define RELAY_UDP_FRONT_EARLY_MAX   8 /* datagrams that wait for their tunnel; runs, for room in it */
 #define RELAY_UDP_FRONT_EARLY_BYTES 65536
 
 struct relay_udp_front;

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "lib/net/udp_batch.h"
+
 #define QUEUE_MAX    ((size_t)256 << 10)
 #define QUEUE_BATCH  ((size_t)72 << 10) /* holds a whole batch: the size of the pool's buffers */
 #define QUEUE_MIN    ((size_t)4 << 10)
@@ -150,6 +152,10 @@ static ssize_t send_batch(struct relay_udp_queue *queue, const uint8_t *bytes, s
         struct cmsghdr align;
     } control;
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (queue->peer != NULL) {
+        message.msg_name = (void *)(uintptr_t)queue->peer;
+        message.msg_namelen = relay_udp_address_size(queue->peer);
+    }
     if (len > segment) {
         message.msg_control = control.bytes;
         message.msg_controllen = sizeof(control.bytes);

@@ -1,4 +1,4 @@
-/* What is on its way out of a connected UDP socket: datagrams gathered into batches of equal ones, each of
+/* What is on its way out of a UDP socket to one peer: datagrams gathered into batches of equal ones, each of
  * which leaves as one UDP_SEGMENT send. Part of a UDP flow, which owns the socket and says when to flush.
  */
 #ifndef RELAY_NET_UDP_QUEUE_H
@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "lib/net/metrics.h"
 #include "lib/net/tunnel.h"
@@ -14,9 +15,10 @@
 struct relay_udp_queue {
     struct relay_metrics *metrics; /* drop_socket, drop_target_too_big */
     int fd;
-    bool gso;        /* the socket's route takes UDP_SEGMENT */
-    bool is_blocked; /* the socket is full: flush when it is writable */
-    uint8_t *bytes;  /* NULL while nothing waits */
+    const struct sockaddr *peer; /* the owner's; NULL: the socket is connected */
+    bool gso;                    /* the socket's route takes UDP_SEGMENT */
+    bool is_blocked;             /* the socket is full: flush when it is writable */
+    uint8_t *bytes;              /* NULL while nothing waits */
     size_t begin, end, size;
     size_t last; /* where the batch stands that may still grow */
     bool last_is_open;

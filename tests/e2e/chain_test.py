@@ -2,12 +2,15 @@
 import hashlib
 import os
 import socket
+import struct
 import subprocess
 import time
 
 import pytest
 
-from harness import configs, http1, ports, process, socks, source
+from harness import configs, echo, http1, ports, process, socks, source
+
+UDP_SEGMENT = 103
 
 
 class Chain:
@@ -106,6 +109,35 @@ def test_forwards(chain, tcp_echo, udp_echo):
         local.settimeout(10)
         local.sendto(b"datagram", ("127.0.0.1", udp_port))
         assert local.recv(100) == b"datagram"
+
+
+def send_run(local, datagrams, to):
+    """All of one size (the last may be shorter) in one system call, as QUIC libraries send."""
+    local.sendmsg([b"".join(datagrams)], [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", len(datagrams[0])))], 0, to)
+
+
+def test_runs_of_datagrams(chain, udp_echo):
+    """Datagrams that come and go in runs, some of them for another target, stay apart and keep their order."""
+    port = ports.free_port()
+    with echo.UdpEcho() as other, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as local:
+        up = chain(forward=[f"udp:127.0.0.1:{port}={udp_echo.authority}"])
+        local.settimeout(10)
+        wanted = [b"%03d" % number + bytes(997) for number in range(40)] + [b"040 the last is short"]
+        local.sendto(b"first", ("127.0.0.1", port))
+        assert local.recv(2000) == b"first"
+        send_run(local, wanted, ("127.0.0.1", port))
+        assert [local.recv(2000) for _ in wanted] == wanted
+        with socks.Associate(up.socks) as associate:
+            for target in (udp_echo, other):
+                associate.send("127.0.0.1", target.port, b"first")
+                assert associate.receive() == b"first"
+            targets = [other if number % 7 == 3 else udp_echo for number in range(40)]
+            heads = [socks.datagram("127.0.0.1", target.port, b"") for target in targets]
+            send_run(associate._socket, [head + data for head, data in zip(heads, wanted)], associate._relay)
+            came = [associate._socket.recv(2000) for _ in heads]
+            for target in (udp_echo, other):
+                assert [one for one in came if one.startswith(socks.datagram("127.0.0.1", target.port, b""))] == [
+                    head + data for head, data, its in zip(heads, wanted, targets) if its is target]
 
 
 def test_absolute_form(chain, tmp_path):

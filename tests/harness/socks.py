@@ -39,6 +39,10 @@ def connect(port, host, target_port):
     return connection, reply
 
 
+def datagram(host, port, payload, fragment=0):
+    return b"\x00\x00" + bytes([fragment]) + _address(host, port) + payload
+
+
 class Associate:
     """UDP ASSOCIATE. A context manager."""
 
@@ -60,7 +64,7 @@ class Associate:
         self._socket.settimeout(seconds)
 
     def send(self, host, port, payload, fragment=0):
-        self._socket.sendto(b"\x00\x00" + bytes([fragment]) + _address(host, port) + payload, self._relay)
+        self._socket.sendto(datagram(host, port, payload, fragment), self._relay)
 
     def retry(self, host, port, payload, times=20):
         """Sends until it comes back: datagrams may be lost while the path changes, the tunnel may not."""
