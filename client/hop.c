@@ -446,11 +446,6 @@ void relay_hop_attempt_gone(struct relay_attempt *attempt)
 
 /* ---- its use ---- */
 
-bool relay_hop_is_ready(const struct relay_hop *hop)
-{
-    return hop->state == RELAY_HOP_READY;
-}
-
 struct relay_session *relay_hop_session(const struct relay_hop *hop)
 {
     return hop->state == RELAY_HOP_READY ? hop->winner->session : NULL;

@@ -72,7 +72,6 @@ struct relay_hop *relay_hop_new(const struct relay_hop_params *params, const str
 void relay_hop_close(struct relay_hop *hop);
 void relay_hop_set_user(struct relay_hop *hop, void *user);
 
-bool relay_hop_is_ready(const struct relay_hop *hop);
 /* NULL until on_ready. */
 struct relay_session *relay_hop_session(const struct relay_hop *hop);
 const char *relay_hop_authority(const struct relay_hop *hop);
