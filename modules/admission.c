@@ -294,17 +294,20 @@ void relay_ticket_opened(struct relay_ticket *ticket, bool is_udp, const struct 
     ticket->is_open = true;
     ticket->is_udp = is_udp;
     count_opened(ticket->env->metrics, is_udp, ticket->tunnel->session->version);
-    if (snapshot->observe)
+    if (relay_loop_now(ticket->env->loop) < snapshot->observe_until)
         observe(ticket, snapshot, host, port);
 }
 
-/* One line per tunnel, without client, target and token; whole seconds. */
+/* One line per tunnel, without client, target and token. Its exact time and sizes are equal at both hops: it is
+ * for debugging only, since the logs of two relays could be joined by it (T71). */
 static void log_close(const struct relay_ticket *ticket, int error)
 {
+    if (relay_log_get_level() > RELAY_LOG_DEBUG)
+        return;
     const struct relay_tunnel *tunnel = ticket->tunnel;
     int verdict = relay_tunnel_verdict(tunnel, error);
     uint64_t lived = relay_loop_now(ticket->env->loop) - tunnel->opened_at;
-    relay_log(RELAY_LOG_INFO, "tunnel_closed", "s:s, s:s, s:I, s:I, s:I, s:I, s:I", "method",
+    relay_log(RELAY_LOG_DEBUG, "tunnel_closed", "s:s, s:s, s:I, s:I, s:I, s:I, s:I", "method",
               method_name(ticket), "reason", verdict == RELAY_OK ? "OK" : relay_error_name(verdict),
               "seconds", (json_int_t)(lived / RELAY_SECOND), "bytes_in", (json_int_t)tunnel->count.bytes_in,
               "bytes_out", (json_int_t)tunnel->count.bytes_out, "datagrams_in",

@@ -47,7 +47,7 @@ void relay_ticket_dial(struct relay_ticket *ticket, void (*on_turn)(struct relay
 /* The dial is over, well or badly. Fine when there was none. */
 void relay_ticket_dialled(struct relay_ticket *ticket);
 
-/* The 2xx is out: counts the tunnel as open and, with snapshot->observe, logs who reaches what. That is the
+/* The 2xx is out: counts the tunnel as open and, until snapshot->observe_until, logs who reaches what. That is the
  * only line that names a client or a target. */
 void relay_ticket_opened(struct relay_ticket *ticket, bool is_udp, const struct relay_snapshot *snapshot,
                          const struct relay_host *host, uint16_t port);

@@ -302,6 +302,6 @@ const struct relay_directive relay_proxy_directives[] = {
      .default_text = "OFF",
      .help =
          "Logs client, peer and target of each tunnel. It breaks what the relay promises to its users: for "
-         "demonstrations and tests only."},
+         "demonstrations and tests only. It warns each minute and is off after an hour."},
     {.name = NULL},
 };

@@ -68,7 +68,10 @@ struct relay_snapshot {
         uint64_t udp_idle; /* at least 120 s (RFC 9298 section 3.1); 120 s */
     } timeouts;
     bool oversize_capsule; /* `oversize: capsule` */
-    bool observe;          /* opt-in debug observations: logs client, peer and target of each tunnel */
+    bool observe;          /* debug.observe was asked for */
+    /* ns, when the debug observations end, which log client, peer and target of each tunnel; 0: there are
+     * none. server/observation.h sets it. */
+    uint64_t observe_until;
 };
 
 struct relay_snapshot *relay_snapshot_new(void); /* with the defaults above; NULL: out of memory */

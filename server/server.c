@@ -13,6 +13,7 @@
 #include "modules/token_account.h"
 #include "server/admin.h"
 #include "server/listeners.h"
+#include "server/observation.h"
 #include "server/process.h"
 #include "server/reload_files.h"
 #include "server/worker.h"
@@ -33,6 +34,7 @@ struct server {
     struct relay_listeners *listeners;
     struct relay_admin *admin;
     struct relay_admin_source source;
+    struct relay_observation observation;
     uv_signal_t terminate, interrupt, hangup;
     uv_thread_t joiner;
     int pid_fd, log_fd; /* -1: none. log_fd: of error-log */
@@ -118,6 +120,7 @@ static void on_hangup(uv_signal_t *handle, int number)
         return;
     }
     relay_token_accounts_judge(server.token_accounts, &snapshot->tokens);
+    relay_observation_apply(&server.observation, snapshot);
     for (unsigned i = 0; i < server.num_workers; i++)
         if (relay_worker_set_snapshot(&server.workers[i], snapshot) != 0)
             error = RELAY_ERR_NO_MEMORY;
@@ -257,6 +260,9 @@ int relay_server_run(const char *file, struct relay_config *config)
         return 1;
     }
     watch_signals();
+    relay_observation_init(&server.observation, &server.loop, RELAY_OBSERVATION_WARNING,
+                           RELAY_OBSERVATION_LENGTH);
+    relay_observation_apply(&server.observation, server.snapshot);
     for (unsigned i = 0; i < server.num_workers; i++)
         if (relay_worker_start(&server.workers[i]) != 0) {
             fail("a thread cannot be started");

@@ -2,7 +2,8 @@
  * log.
  *
  * What a line may say is a matter of privacy (threats section 3): the ingress logs no target beyond the
- * egress's name, the egress logs no client; no token, nonce, inner name or errno text of a target. Every
+ * egress's name, the egress logs no client; no token, nonce, inner name or errno text of a target. At
+ * RELAY_LOG_INFO and above no line is about one tunnel: the logs of two hops cannot be joined (T71). Every
  * value that came from a peer is a JSON string made by jansson: escaped, one line; a line over 4 KiB is
  * dropped and counted (T70).
  */

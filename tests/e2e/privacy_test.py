@@ -64,8 +64,23 @@ def test_nobody_writes_into_the_log(egress, tcp_echo, name_server):
     assert len(relay.events("ready")) == 1
 
 
+def common(logs):
+    """What two logs of JSON lines share by which lines of one tunnel could be found: values that are the same at both, other
+    than words of our own and times of a whole minute."""
+    values = [set(), set()]
+    for log, found in zip(logs, values, strict=True):
+        for line in log.splitlines():
+            item = json.loads(line)
+            if item["event"] in ("ready", "listening", "draining", "ended"):  # of the process
+                continue
+            found |= {(key, value) for key, value in item.items() if key not in ("time", "level", "event", "method", "reason")}
+            found.add(("time", item["time"][:19]))
+    return {(key, value) for key, value in values[0] & values[1] if not (key == "time" and value.endswith(":00"))}
+
+
 def test_two_logs_joined_give_no_pair(relay, certificates, tmp_path, tcp_echo, udp_echo):
-    """ingress -> egress -> target, each way: the egress names no client, the ingress no target, neither a token."""
+    """ingress -> egress -> target, each way: the egress names no client, the ingress no target, neither a token; and no line
+    of the one belongs to a line of the other by its time, its sizes or a name."""
     hops = {}
     for role in ("egress", "ingress"):
         folder = tmp_path / role
@@ -112,6 +127,7 @@ def test_two_logs_joined_give_no_pair(relay, certificates, tmp_path, tcp_echo, u
     for hop in (ingress, egress):
         vitals.wait(lambda: hop.vitals.tunnels() == 0)
         hop.stop()
+    assert not common([ingress.log, egress.log]), (ingress.log, egress.log)
     for hop, secrets in ((ingress, [str(tcp_echo.port), str(udp_echo.port), "localhost"]),
                          (egress, [str(tcp_echo.port), str(udp_echo.port), "localhost:", "127.0.0.1:"])):
         text = "\n".join(line for line in hop.log.splitlines() if '"event":"listening"' not in line)
@@ -178,3 +194,22 @@ def test_one_guesser_behind_an_ingress_disturbs_nobody(relay, certificates, tmp_
     assert guesses[0] == 407 and guesses[-1] == 429, (guesses[0], guesses[-1], len(guesses))
     assert started.vitals.metrics()['twohop_auth_total{result="ok"}'] >= 300
     assert GUESS not in started.log
+
+
+def test_observations_are_announced_and_a_reload_ends_them(egress, tcp_echo):
+    relay = egress(**{"debug.observe": "ON"})
+    assert relay.wait_event("observing")["seconds_left"] in range(3590, 3601)
+
+    def tunnel():
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
+
+    tunnel()
+    assert relay.wait_event("observe")["target"] == tcp_echo.authority
+    relay.path.write_text(relay.path.read_text().replace("debug.observe: 'ON'", "debug.observe: 'OFF'"))
+    relay.signal(1)
+    relay.wait_event("reloaded")
+    seen = len(relay.events("observe"))
+    vitals.wait(lambda: relay.vitals.tunnels() == 0)
+    tunnel()
+    assert len(relay.events("observe")) == seen

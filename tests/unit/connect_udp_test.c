@@ -457,12 +457,15 @@ static const char *log_of_tunnel(void)
 /* Who and where is logged only when it is asked for. */
 static void test_log_lines(void **state)
 {
+    assert_string_equal(log_of_tunnel(), "");
+    relay_log_set_level(RELAY_LOG_DEBUG);
     const char *text = log_of_tunnel();
+    relay_log_set_level(RELAY_LOG_INFO);
     assert_non_null(strstr(text, "\"event\":\"tunnel_closed\",\"method\":\"connect-udp\",\"reason\":\"OK\""));
     assert_null(strstr(text, "192.0.2.77"));
     assert_null(strstr(text, "local.example"));
     assert_null(strstr(text, "127.0.0.1"));
-    loopback.snapshot->observe = true;
+    loopback.snapshot->observe_until = relay_loop_now(&loopback.loop) + RELAY_SECOND;
     text = log_of_tunnel();
     assert_non_null(strstr(
         text, "\"peer\":\"192.0.2.77:54321\",\"client\":\"192.0.2.77:54321\",\"target\":\"local.example:"));
@@ -471,6 +474,8 @@ static void test_log_lines(void **state)
     assert_int_equal(relay_prefix_set_add(&loopback.snapshot->peers, &prefix), 0);
     assert_non_null(
         strstr(log_of_tunnel(), "\"peer\":\"192.0.2.77:54321\",\"client\":null,\"target\":\"local.example:"));
+    loopback.snapshot->observe_until = relay_loop_now(&loopback.loop); /* the hour is over */
+    assert_string_equal(log_of_tunnel(), "");
 }
 
 static void test_without_configuration(void **state)
