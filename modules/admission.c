@@ -245,24 +245,25 @@ bool relay_ticket_meter(struct relay_ticket *ticket, const struct relay_snapshot
     return passed > 0;
 }
 
+static unsigned place_of(enum relay_http_version version)
+{
+    return version == RELAY_HTTP_1_1 ? 0 : version == RELAY_HTTP_2 ? 1 : 2;
+}
+
 static void count_opened(struct relay_metrics *metrics, bool is_udp, enum relay_http_version version)
 {
-    if (is_udp)
-        relay_count(metrics->open_tunnels_udp, 1);
-    else
-        relay_count(metrics->open_tunnels_tcp, 1);
-    if (version == RELAY_HTTP_1_1 && is_udp)
-        relay_count(metrics->tunnels_udp_h1, 1);
-    else if (version == RELAY_HTTP_1_1)
-        relay_count(metrics->tunnels_tcp_h1, 1);
-    else if (version == RELAY_HTTP_2 && is_udp)
-        relay_count(metrics->tunnels_udp_h2, 1);
-    else if (version == RELAY_HTTP_2)
-        relay_count(metrics->tunnels_tcp_h2, 1);
-    else if (is_udp)
-        relay_count(metrics->tunnels_udp_h3, 1);
-    else
-        relay_count(metrics->tunnels_tcp_h3, 1);
+    uint64_t *tcp[] = {&metrics->tunnels_tcp_h1, &metrics->tunnels_tcp_h2, &metrics->tunnels_tcp_h3};
+    uint64_t *udp[] = {&metrics->tunnels_udp_h1, &metrics->tunnels_udp_h2, &metrics->tunnels_udp_h3};
+    relay_count(*(is_udp ? udp : tcp)[place_of(version)], 1);
+}
+
+static void count_open(struct relay_metrics *metrics, bool is_udp, enum relay_http_version version, int more)
+{
+    int64_t *tcp[] = {&metrics->open_tunnels_tcp_h1, &metrics->open_tunnels_tcp_h2,
+                      &metrics->open_tunnels_tcp_h3};
+    int64_t *udp[] = {&metrics->open_tunnels_udp_h1, &metrics->open_tunnels_udp_h2,
+                      &metrics->open_tunnels_udp_h3};
+    relay_count(*(is_udp ? udp : tcp)[place_of(version)], more);
 }
 
 static const char *method_name(const struct relay_ticket *ticket)
@@ -293,7 +294,9 @@ void relay_ticket_opened(struct relay_ticket *ticket, bool is_udp, const struct 
 {
     ticket->is_open = true;
     ticket->is_udp = is_udp;
-    count_opened(ticket->env->metrics, is_udp, ticket->tunnel->session->version);
+    ticket->version = ticket->tunnel->session->version;
+    count_opened(ticket->env->metrics, is_udp, ticket->version);
+    count_open(ticket->env->metrics, is_udp, ticket->version, 1);
     if (relay_loop_now(ticket->env->loop) < snapshot->observe_until)
         observe(ticket, snapshot, host, port);
 }
@@ -327,10 +330,7 @@ void relay_ticket_release(struct relay_ticket *ticket, int error)
     if (ticket->is_open) {
         log_close(ticket, error);
         relay_count(env->metrics->tunnels_closed, 1);
-        if (ticket->is_udp)
-            relay_count(env->metrics->open_tunnels_udp, -1);
-        else
-            relay_count(env->metrics->open_tunnels_tcp, -1);
+        count_open(env->metrics, ticket->is_udp, ticket->version, -1);
     }
     release_account(env->admission->connections, ticket->connection);
     release_account(env->admission->diallers, ticket->dialler);

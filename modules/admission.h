@@ -34,6 +34,7 @@ struct relay_ticket {
     bool is_dialling, is_open, is_udp;
     /* public: relay_ticket_meter must be asked before datagrams go to the target */
     bool is_metered;
+    enum relay_http_version version; /* private; once it is open */
 };
 
 /* Counts the tunnel. 0, or RELAY_ERR_SHUTDOWN (draining), RELAY_ERR_LIMIT (counted in limit_tunnels),

@@ -92,7 +92,6 @@ static void send_to_target(struct udp_tunnel *self, struct relay_run run)
         return;
     if (self->ticket.is_metered && !relay_ticket_meter(&self->ticket, self->snapshot, &run))
         return;
-    relay_count(self->env->metrics->datagrams_in, relay_run_count(&run));
     relay_udp_flow_send(self->flow, &run);
 }
 
@@ -102,9 +101,10 @@ static void on_datagrams(void *user, const struct relay_run *run)
     struct relay_metrics *metrics = self->env->metrics;
     if (run->context_id != 0)
         relay_count(metrics->drop_unknown_context, relay_run_count(run));
-    else if ((run->len < run->segment ? run->len : run->segment) > PAYLOAD_MAX)
+    else if ((run->len < run->segment ? run->len : run->segment) > PAYLOAD_MAX) {
+        relay_count(metrics->drop_packet, relay_run_count(run));
         relay_tunnel_abort(self->tunnel, RELAY_ERR_INVALID);
-    else if (self->opening != NULL)
+    } else if (self->opening != NULL)
         keep_early(self->opening, metrics, run);
     else
         send_to_target(self, *run);
@@ -133,6 +133,7 @@ static void send_as_capsule(struct udp_tunnel *self, const struct relay_run *run
     relay_tunnel_send_capsule(self->tunnel, RELAY_CAPSULE_DATAGRAM, value, len + 1);
     relay_loop_return_scratch(self->env->loop);
     relay_count(metrics->datagrams_out, 1);
+    relay_count(metrics->udp_bytes_out, len);
 }
 
 static void dispose_of_oversize(struct udp_tunnel *self, struct relay_run *run)
@@ -147,17 +148,23 @@ static void dispose_of_oversize(struct udp_tunnel *self, struct relay_run *run)
 static enum relay_sent on_flow_datagrams(void *user, struct relay_run *run)
 {
     struct udp_tunnel *self = user;
+    struct relay_metrics *metrics = self->env->metrics;
     enum relay_sent sent;
+    bool is_empty = run->len == 0;
     self->is_answered = true;
     self->last_active = relay_loop_now(self->env->loop);
     run->context_id = 0;
     uint64_t before = self->tunnel->count.datagrams_out;
     do {
+        size_t len = run->len;
         sent = relay_tunnel_send_datagrams(self->tunnel, run);
+        relay_count(metrics->udp_bytes_out, len - run->len);
         if (sent == RELAY_TOO_BIG)
             dispose_of_oversize(self, run);
     } while (sent == RELAY_TOO_BIG && run->len > 0);
-    relay_count(self->env->metrics->datagrams_out, self->tunnel->count.datagrams_out - before);
+    relay_count(metrics->datagrams_out, self->tunnel->count.datagrams_out - before);
+    if (sent == RELAY_GONE && (is_empty || run->len > 0))
+        relay_count(metrics->drop_closed, relay_run_count(run));
     return sent == RELAY_TOO_BIG ? RELAY_SENT : sent;
 }
 
@@ -197,6 +204,7 @@ static void free_opening(struct udp_tunnel *self)
     if (opening == NULL)
         return;
     relay_target_cancel(&opening->target);
+    relay_count(self->env->metrics->drop_early, opening->num_early);
     for (size_t i = 0; i < opening->num_early; i++)
         free(opening->early[i].bytes);
     free(opening);
@@ -237,7 +245,9 @@ static void send_early(struct udp_tunnel *self, struct opening *opening)
     for (size_t i = 0; i < opening->num_early; i++) {
         size_t len = opening->early[i].len;
         send_to_target(self, (struct relay_run){.base = opening->early[i].bytes, .len = len, .segment = len});
+        free(opening->early[i].bytes);
     }
+    opening->num_early = 0;
 }
 
 static void accept_tunnel(struct udp_tunnel *self)

@@ -19,10 +19,14 @@ static bool try_again(struct relay_oversize_hold *hold, const struct relay_overs
     struct relay_metrics *metrics = hold->tunnel->loop->metrics;
     struct relay_run run = {.base = item->bytes, .len = item->len, .segment = item->len};
     enum relay_sent sent = relay_tunnel_send_datagrams(hold->tunnel, &run);
-    if (sent == RELAY_SENT)
+    if (sent == RELAY_SENT) {
         relay_count(metrics->datagrams_out, 1);
-    else if (sent != RELAY_GONE && now >= item->until)
+        relay_count(metrics->udp_bytes_out, item->len);
+    } else if (sent == RELAY_GONE) {
+        relay_count(metrics->drop_closed, 1);
+    } else if (now >= item->until) {
         relay_count(metrics->drop_too_big, 1);
+    }
     return sent == RELAY_SENT || sent == RELAY_GONE || now >= item->until;
 }
 
@@ -60,6 +64,7 @@ void relay_oversize_hold_dispose(struct relay_oversize_hold *hold)
     if (hold->tunnel == NULL)
         return;
     relay_timer_stop(hold->tunnel->loop, &hold->timer);
+    relay_count(hold->tunnel->loop->metrics->drop_closed, hold->count);
     free(hold->items);
     hold->items = NULL;
     hold->count = 0;

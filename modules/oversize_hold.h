@@ -4,7 +4,7 @@
  * for about one round trip and tried again.
  *
  * Bounded: 8 datagrams of at most 1500 bytes, 100 ms each. What does not fit then, or does not fit in here,
- * is dropped and counted in drop_too_big. */
+ * is dropped and counted in drop_too_big; what is kept when the tunnel ends in drop_closed. */
 #ifndef RELAY_MODULES_OVERSIZE_HOLD_H
 #define RELAY_MODULES_OVERSIZE_HOLD_H
 

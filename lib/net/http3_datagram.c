@@ -76,8 +76,10 @@ uint64_t relay_http3_on_datagram(void *user, const uint8_t *bytes, size_t len)
     int used = relay_quarter_stream_id_read(bytes, len, &id);
     if (used < 0)
         return RELAY_H3_DATAGRAM_ERROR;
-    if (session->is_closing)
+    if (session->is_closing) {
+        relay_count(session->base.loop->metrics->drop_closed, 1);
         return 0;
+    }
     struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
     if (stream != NULL && stream->is_shown) {
         deliver(stream, bytes + used, len - (size_t)used);

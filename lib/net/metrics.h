@@ -32,10 +32,20 @@
     X(tunnels_udp_h2, "twohop_tunnels_total", "method=\"connect-udp\",version=\"2\"", "Tunnels opened")      \
     X(tunnels_udp_h3, "twohop_tunnels_total", "method=\"connect-udp\",version=\"3\"", "Tunnels opened")      \
     X(tunnels_closed, "twohop_tunnels_closed_total", "", "Tunnels ended")                                    \
-    X(bytes_in, "twohop_bytes_total", "direction=\"to_target\"", "Payload bytes of TCP tunnels")             \
-    X(bytes_out, "twohop_bytes_total", "direction=\"to_client\"", "Payload bytes of TCP tunnels")            \
-    X(datagrams_in, "twohop_datagrams_total", "direction=\"to_target\"", "Datagrams of UDP tunnels")         \
-    X(datagrams_out, "twohop_datagrams_total", "direction=\"to_client\"", "Datagrams of UDP tunnels")        \
+    X(udp_refused, "twohop_udp_targets_refused_total", "",                                                   \
+      "UDP tunnels ended after repeated ICMP refusals of the target")                                        \
+    X(bytes_in, "twohop_bytes_total", "method=\"connect\",direction=\"to_target\"",                          \
+      "Payload bytes of tunnels")                                                                            \
+    X(bytes_out, "twohop_bytes_total", "method=\"connect\",direction=\"to_client\"",                         \
+      "Payload bytes of tunnels")                                                                            \
+    X(udp_bytes_in, "twohop_bytes_total", "method=\"connect-udp\",direction=\"to_target\"",                  \
+      "Payload bytes of tunnels")                                                                            \
+    X(udp_bytes_out, "twohop_bytes_total", "method=\"connect-udp\",direction=\"to_client\"",                 \
+      "Payload bytes of tunnels")                                                                            \
+    X(datagrams_in, "twohop_datagrams_total", "direction=\"to_target\"",                                     \
+      "Datagrams passed on by UDP tunnels")                                                                  \
+    X(datagrams_out, "twohop_datagrams_total", "direction=\"to_client\"",                                    \
+      "Datagrams passed on by UDP tunnels")                                                                  \
     X(drop_too_big, "twohop_dropped_total", "reason=\"too_big\"", "Datagrams dropped")                       \
     X(drop_target_too_big, "twohop_dropped_total", "reason=\"target_too_big\"", "Datagrams dropped")         \
     X(drop_blocked, "twohop_dropped_total", "reason=\"blocked\"", "Datagrams dropped")                       \
@@ -45,8 +55,11 @@
     X(drop_unanswered, "twohop_dropped_total", "reason=\"unanswered_target\"", "Datagrams dropped")          \
     X(drop_token_rate, "twohop_dropped_total", "reason=\"token_rate\"", "Datagrams dropped")                 \
     X(drop_socket, "twohop_dropped_total", "reason=\"socket_error\"", "Datagrams dropped")                   \
+    X(drop_target_full, "twohop_dropped_total", "reason=\"target_socket_full\"", "Datagrams dropped")        \
+    X(drop_closed, "twohop_dropped_total", "reason=\"tunnel_closed\"", "Datagrams dropped")                  \
     X(drop_packet, "twohop_dropped_total", "reason=\"bad_packet\"", "Datagrams dropped")                     \
     X(drop_half_open, "twohop_dropped_total", "reason=\"half_open_limit\"", "Datagrams dropped")             \
+    X(drop_stateless, "twohop_dropped_total", "reason=\"stateless_limit\"", "Datagrams dropped")             \
     X(drop_ring, "twohop_dropped_total", "reason=\"worker_ring_full\"", "Datagrams dropped")                 \
     X(auth_ok, "twohop_auth_total", "result=\"ok\"", "Token verifications")                                  \
     X(auth_missing, "twohop_auth_total", "result=\"missing\"", "Token verifications")                        \
@@ -77,8 +90,12 @@
     X(open_half, "twohop_quic_half_open", "", "QUIC handshakes in progress")                                 \
     X(open_greetings, "twohop_tcp_half_open", "",                                                            \
       "TCP sockets in the TLS handshake or before their first bytes")                                        \
-    X(open_tunnels_tcp, "twohop_tunnels", "method=\"connect\"", "Tunnels open now")                          \
-    X(open_tunnels_udp, "twohop_tunnels", "method=\"connect-udp\"", "Tunnels open now")
+    X(open_tunnels_tcp_h1, "twohop_tunnels", "method=\"connect\",version=\"1.1\"", "Tunnels open now")       \
+    X(open_tunnels_tcp_h2, "twohop_tunnels", "method=\"connect\",version=\"2\"", "Tunnels open now")         \
+    X(open_tunnels_tcp_h3, "twohop_tunnels", "method=\"connect\",version=\"3\"", "Tunnels open now")         \
+    X(open_tunnels_udp_h1, "twohop_tunnels", "method=\"connect-udp\",version=\"1.1\"", "Tunnels open now")   \
+    X(open_tunnels_udp_h2, "twohop_tunnels", "method=\"connect-udp\",version=\"2\"", "Tunnels open now")     \
+    X(open_tunnels_udp_h3, "twohop_tunnels", "method=\"connect-udp\",version=\"3\"", "Tunnels open now")
 
 /*  X(field, name, help): latencies.  */
 #define RELAY_HISTOGRAMS(X)                                                                                  \

@@ -18,8 +18,11 @@
 
 static bool may_answer(struct relay_quic_endpoint *endpoint)
 {
-    return relay_bucket_take(&endpoint->stateless, 1, ANSWERS_BURST, ANSWERS_RATE,
-                             relay_loop_now(endpoint->loop));
+    bool may = relay_bucket_take(&endpoint->stateless, 1, ANSWERS_BURST, ANSWERS_RATE,
+                                 relay_loop_now(endpoint->loop));
+    if (!may)
+        relay_count(endpoint->loop->metrics->drop_stateless, 1);
+    return may;
 }
 
 void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint,
@@ -27,7 +30,11 @@ void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint,
 {
     static const uint32_t versions[] = {NGTCP2_PROTO_VER_V1};
     uint8_t answer[1 + 4 + 1 + 255 + 1 + 255 + sizeof(versions)], noise;
-    if (packet->len < INITIAL_MIN || ids->version == 0 || !may_answer(endpoint))
+    if (packet->len < INITIAL_MIN || ids->version == 0) {
+        relay_count(endpoint->loop->metrics->drop_packet, 1);
+        return;
+    }
+    if (!may_answer(endpoint))
         return;
     relay_quic_random(&noise, 1, NULL);
     ngtcp2_ssize n = ngtcp2_pkt_write_version_negotiation(answer, sizeof(answer), noise, ids->scid,
@@ -45,7 +52,11 @@ void relay_quic_stateless_reset(struct relay_quic_endpoint *endpoint, const stru
     ngtcp2_cid id;
     size_t size =
         packet->len - 1 < RESET_SIZE ? packet->len - 1 : RESET_SIZE; /* shorter than its trigger: no loop */
-    if (packet->len <= RESET_SIZE_MIN || !may_answer(endpoint))
+    if (packet->len <= RESET_SIZE_MIN) {
+        relay_count(endpoint->loop->metrics->drop_packet, 1);
+        return;
+    }
+    if (!may_answer(endpoint))
         return;
     ngtcp2_cid_init(&id, cid, len);
     if (ngtcp2_crypto_generate_stateless_reset_token(token, relay_quic_group_reset_secret(endpoint->group),

@@ -22,8 +22,8 @@ struct relay_resolver_config {
     uint64_t timeout;       /* ns for a whole lookup; 5 s */
     size_t cache_names;     /* entries kept; 10 000 */
     const char *hosts_file; /* lives as long as the resolver; a name that is in it is not asked of DNS. NULL:
-                               none. For names that our own side chose: it is read without regard to the time
-                               that takes, once in 10 s for each name at most */
+                               none. For names that our own side chose: it is read, without regard to the time
+                               that takes, whenever a name is not in the cache, where a find stays for 10 s */
 };
 
 /* NULL: out of memory, or `servers` cannot be parsed. */
@@ -50,8 +50,8 @@ struct relay_resolution {
  * during the call. It comes once, with is_final; or, when one family's answer is much later than the other's
  * (RFC 8305 section 3), twice: first with the early family and without is_final, and then with the late one,
  * RELAY_OK and maybe no address, not after the resolver's limit of time. IPv6 addresses do not wait for IPv4,
- * IPv4 addresses wait `resolution_delay` for IPv6; nothing told is no address: a family that has none waits
- * for the other. */
+ * IPv4 addresses wait `resolution_delay` for IPv6; the answer that there are none waits for the other one. One
+ * that was told without is_final still asks: it must be cancelled before it may ask again. */
 struct relay_lookup {
     void (*on_resolved)(struct relay_lookup *lookup, const struct relay_resolution *resolution);
     uint64_t resolution_delay; /* ns; of several that ask for one name at once the first one's counts */
@@ -62,7 +62,7 @@ struct relay_lookup {
 };
 
 void relay_resolver_ask(struct relay_resolver *resolver, struct relay_lookup *lookup, const char *name);
-/* No callback comes after. Fine on one that was told or never asked (zeroed). */
+/* No callback comes after. Fine on one that was told all or never asked (zeroed). */
 void relay_lookup_cancel(struct relay_lookup *lookup);
 
 /* "NOERROR", "NXDOMAIN", ...; NULL for -1 and unknown codes. */

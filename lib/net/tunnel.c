@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 #include "lib/wire/varint.h"
 
@@ -48,6 +49,8 @@ static void take_datagram(struct relay_tunnel *tunnel, const uint8_t *payload, s
     tunnel->count.datagrams_in++;
     if (tunnel->cb != NULL && tunnel->cb->on_datagrams != NULL)
         tunnel->cb->on_datagrams(tunnel->user, &run);
+    else
+        relay_count(tunnel->loop->metrics->drop_closed, 1);
 }
 
 static int64_t capsule_limit(void *user, uint64_t type)
@@ -174,6 +177,8 @@ void relay_tunnel_deliver_datagram(struct relay_tunnel *tunnel, const uint8_t *p
 {
     if (!has(tunnel, ABORTED | CLOSED))
         take_datagram(tunnel, payload, len);
+    else
+        relay_count(tunnel->loop->metrics->drop_closed, 1);
 }
 
 /* After resume: what was held, the credit for it, and the FIN behind it. */

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <linux/errqueue.h>
+#include <linux/sock_diag.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #define TURN_DATAGRAMS 64    /* read per turn: other flows of the worker want their turn too */
 #define SOCKET_BUFFER  (4 << 20)
 #define REFUSED_MAX    5
+#define CLOSING_READS  4096 /* to count what a closed socket had not given: more than its buffer holds */
 
 struct relay_udp_flow {
     struct relay_loop *loop;
@@ -26,8 +28,9 @@ struct relay_udp_flow {
     struct relay_io *io;
     struct relay_task flush_task, event_task;
     uint64_t last_received;
-    unsigned refused; /* since something was received */
-    int close_error;  /* to be told */
+    unsigned refused;    /* since something was received */
+    uint32_t overflowed; /* datagrams that the kernel dropped because the socket's buffer was full; wraps */
+    int close_error;     /* to be told */
     bool blocked, resumed, told_close, in_callback, is_closed;
     struct relay_run held; /* what a blocked user left; held_bytes is ours */
     uint8_t *held_bytes;
@@ -57,8 +60,10 @@ static void run_flush(struct relay_task *task)
 
 void relay_udp_flow_send(struct relay_udp_flow *flow, const struct relay_run *run)
 {
-    if (flow->is_closed || flow->told_close)
+    if (flow->is_closed || flow->told_close) {
+        relay_count(flow->loop->metrics->drop_closed, relay_run_count(run));
         return;
+    }
     bool is_waiting = flow->queue.is_blocked;
     relay_udp_queue_add(&flow->queue, run);
     if (!is_waiting && !relay_udp_queue_is_empty(&flow->queue))
@@ -92,8 +97,74 @@ static void hold(struct relay_udp_flow *flow, const struct relay_run *run)
     flow->held.base = bytes;
 }
 
+/* `total` as the kernel counts since the socket was made. */
+static void note_overflow(struct relay_udp_flow *flow, uint32_t total)
+{
+    relay_count(flow->loop->metrics->drop_target_full, (uint32_t)(total - flow->overflowed));
+    flow->overflowed = total;
+}
+
+/* The length, of what was cut off too, or -errno; *segment is what GRO says. */
+static ssize_t receive(struct relay_udp_flow *flow, uint8_t *bytes, size_t size, size_t *segment)
+{
+    struct iovec iov = {bytes, size};
+    union {
+        char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint32_t))];
+        struct cmsghdr align;
+    } control;
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    ssize_t len;
+    do
+        len = recvmsg(flow->fd, &message, MSG_DONTWAIT | MSG_TRUNC);
+    while (len < 0 && errno == EINTR);
+    if (len < 0)
+        return -errno;
+    *segment = (size_t)len;
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message); cmsg != NULL; cmsg = CMSG_NXTHDR(&message, cmsg)) {
+        int one;
+        uint32_t total;
+        if (cmsg->cmsg_level == SOL_UDP && cmsg->cmsg_type == UDP_GRO) {
+            memcpy(&one, CMSG_DATA(cmsg), sizeof(one));
+            if (one > 0 && one < len)
+                *segment = (size_t)one;
+        } else if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SO_RXQ_OVFL) {
+            memcpy(&total, CMSG_DATA(cmsg), sizeof(total));
+            note_overflow(flow, total);
+        }
+    }
+    return len;
+}
+
+/* What is lost with the socket: what is held, what it has not given yet, and what it could not take since it
+ * gave the last one. */
+static void count_lost(struct relay_udp_flow *flow)
+{
+    struct relay_metrics *metrics = flow->loop->metrics;
+    uint32_t info[SK_MEMINFO_VARS];
+    socklen_t len = sizeof(info);
+    if (flow->held_bytes != NULL)
+        relay_count(metrics->drop_closed, relay_run_count(&flow->held));
+    for (int i = 0; i < CLOSING_READS; i++) {
+        size_t segment = 0;
+        ssize_t n = receive(flow, NULL, 0, &segment);
+        if (n == -EAGAIN)
+            break;
+        struct relay_run run = {.len = n > 0 ? (size_t)n : 0, .segment = segment};
+        if (n >= 0)
+            relay_count(metrics->drop_closed, relay_run_count(&run));
+    }
+    if (getsockopt(flow->fd, SOL_SOCKET, SO_MEMINFO, info, &len) == 0 &&
+        len > SK_MEMINFO_DROPS * sizeof(info[0]))
+        note_overflow(flow, info[SK_MEMINFO_DROPS]);
+}
+
 static void free_flow(struct relay_udp_flow *flow)
 {
+    if (flow->io != NULL)
+        count_lost(flow);
     relay_task_cancel(&flow->flush_task);
     relay_task_cancel(&flow->event_task);
     relay_io_free(flow->io);
@@ -134,36 +205,6 @@ static void close_later(struct relay_udp_flow *flow, int error)
     relay_task_queue(flow->loop, &flow->event_task);
 }
 
-/* The length, or -errno; *segment is what GRO says. */
-static ssize_t receive(struct relay_udp_flow *flow, uint8_t *bytes, size_t *segment)
-{
-    struct iovec iov = {bytes, DATAGRAM_MAX};
-    union {
-        char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct timeval))];
-        struct cmsghdr align;
-    } control;
-    struct msghdr message = {.msg_iov = &iov,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = sizeof(control.bytes)};
-    ssize_t len;
-    do
-        len = recvmsg(flow->fd, &message, MSG_DONTWAIT);
-    while (len < 0 && errno == EINTR);
-    if (len < 0)
-        return -errno;
-    *segment = (size_t)len;
-    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message); cmsg != NULL; cmsg = CMSG_NXTHDR(&message, cmsg)) {
-        int size;
-        if (cmsg->cmsg_level == SOL_UDP && cmsg->cmsg_type == UDP_GRO) {
-            memcpy(&size, CMSG_DATA(cmsg), sizeof(size));
-            if (size > 0 && size < len)
-                *segment = (size_t)size;
-        }
-    }
-    return len;
-}
-
 static void read_socket(struct relay_udp_flow *flow)
 {
     struct relay_loop *loop = flow->loop;
@@ -173,7 +214,7 @@ static void read_socket(struct relay_udp_flow *flow)
     size_t at = 0, errors = 0;
     for (size_t datagrams = 0; datagrams < TURN_DATAGRAMS && RELAY_SCRATCH_SIZE - at >= DATAGRAM_MAX;) {
         size_t segment = 0;
-        ssize_t len = receive(flow, scratch + at, &segment);
+        ssize_t len = receive(flow, scratch + at, DATAGRAM_MAX, &segment);
         if (len == -EAGAIN)
             break;
         if (len < 0) {
@@ -213,8 +254,10 @@ static void read_errors(struct relay_udp_flow *flow)
             if (!is_error || cmsg->cmsg_len < CMSG_LEN(sizeof(said)))
                 continue;
             memcpy(&said, CMSG_DATA(cmsg), sizeof(said));
-            if (said.ee_errno == ECONNREFUSED && ++flow->refused == REFUSED_MAX)
+            if (said.ee_errno == ECONNREFUSED && ++flow->refused == REFUSED_MAX) {
+                relay_count(flow->loop->metrics->udp_refused, 1);
                 close_later(flow, RELAY_ERR_REFUSED);
+            }
         }
     }
     int number;
@@ -275,6 +318,7 @@ static void set_options(struct relay_udp_flow *flow)
     setsockopt(flow->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
     setsockopt(flow->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     setsockopt(flow->fd, SOL_UDP, UDP_GRO, &one, sizeof(one));
+    setsockopt(flow->fd, SOL_SOCKET, SO_RXQ_OVFL, &one, sizeof(one));
     if (flow->family == AF_INET) {
         int discover = IP_PMTUDISC_DO;
         setsockopt(flow->fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof(discover));

@@ -26,13 +26,15 @@ struct relay_udp_flow_user {
 /* Opens and connects the socket: 0 or RELAY_ERR_UNREACHABLE, _NO_DESCRIPTORS, _NO_MEMORY. */
 int relay_udp_flow_new(struct relay_loop *loop, const struct sockaddr *target,
                        const struct relay_udp_flow_user *cb, void *user, struct relay_udp_flow **flow);
-/* Copies into the send buffer, which leaves as few GSO sends as possible at the end of the turn. What the
- * path to the target cannot carry is dropped and counted (drop_target_too_big), and so is what the
- * socket's buffer refuses (drop_socket). */
+/* Copies into the send buffer, which leaves as few GSO sends as possible at the end of the turn; what has left
+ * is counted (datagrams_in, udp_bytes_in). What the path to the target cannot carry is dropped and counted
+ * (drop_target_too_big), and so is what the socket's buffer refuses (drop_socket) or comes after on_close
+ * (drop_closed). */
 void relay_udp_flow_send(struct relay_udp_flow *flow, const struct relay_run *run);
 /* The tunnel has room again. */
 void relay_udp_flow_resume(struct relay_udp_flow *flow);
-/* No callback comes after. */
+/* No callback comes after. What the target sent and nobody took is counted: drop_closed, or drop_target_full
+ * when the socket's buffer had no room for it (which is counted while the flow lives, too). */
 void relay_udp_flow_close(struct relay_udp_flow *flow);
 
 /* ns, when something was last received from the target; 0: never. */

@@ -38,7 +38,7 @@ static void put_batch(struct relay_udp_queue *queue, size_t at, struct batch bat
 static _Thread_local uint8_t *pool[POOL_SIZE];
 static _Thread_local size_t pool_len, pool_users;
 
-void relay_udp_queue_drop(struct relay_udp_queue *queue)
+static void empty(struct relay_udp_queue *queue)
 {
     if (queue->size == QUEUE_BATCH && pool_len < POOL_SIZE)
         pool[pool_len++] = queue->bytes;
@@ -47,6 +47,27 @@ void relay_udp_queue_drop(struct relay_udp_queue *queue)
     queue->bytes = NULL;
     queue->begin = queue->end = queue->size = 0;
     queue->last_is_open = false;
+}
+
+static size_t count_of(struct batch batch)
+{
+    return batch.len == 0 ? 1 : (batch.len + batch.segment - 1) / batch.segment;
+}
+
+void relay_udp_queue_drop(struct relay_udp_queue *queue)
+{
+    while (queue->begin < queue->end) {
+        struct batch batch = batch_at(queue, queue->begin);
+        relay_count(queue->metrics->drop_closed, count_of(batch));
+        queue->begin += sizeof(batch) + batch.len;
+    }
+    empty(queue);
+}
+
+static void count_sent(struct relay_udp_queue *queue, struct batch batch)
+{
+    relay_count(queue->metrics->datagrams_in, count_of(batch));
+    relay_count(queue->metrics->udp_bytes_in, batch.len);
 }
 
 /* A single datagram takes little, a flow of them a batch's buffer at once. */
@@ -64,7 +85,7 @@ static bool grow(struct relay_udp_queue *queue, size_t need)
         memcpy(bytes, queue->bytes, queue->end);
     size_t end = queue->end, last = queue->last;
     bool is_open = queue->last_is_open;
-    relay_udp_queue_drop(queue);
+    empty(queue);
     queue->bytes = bytes;
     queue->size = size;
     queue->end = end;
@@ -187,6 +208,8 @@ static bool send_one(struct relay_udp_queue *queue, const uint8_t *bytes, size_t
         relay_count(queue->metrics->drop_target_too_big, 1);
     else if (n < 0)
         relay_count(queue->metrics->drop_socket, 1);
+    else
+        count_sent(queue, (struct batch){(uint32_t)len, (uint32_t)len});
     return true;
 }
 
@@ -230,8 +253,10 @@ static bool flush_batch(struct relay_udp_queue *queue)
             n = send_batch(queue, bytes, batch.len, batch.segment);
         if (n == -EAGAIN)
             return false;
-        if (n < 0 && !is_gso_failure(n))
-            relay_count(queue->metrics->drop_socket, (batch.len + batch.segment - 1) / batch.segment);
+        if (n >= 0)
+            count_sent(queue, batch);
+        else if (!is_gso_failure(n))
+            relay_count(queue->metrics->drop_socket, count_of(batch));
         if (n >= 0 || !is_gso_failure(n)) {
             queue->begin += sizeof(batch) + batch.len;
             return true;
@@ -259,7 +284,7 @@ void relay_udp_queue_flush(struct relay_udp_queue *queue)
             return;
         }
     }
-    relay_udp_queue_drop(queue);
+    empty(queue);
 }
 
 /* Another datagram of its size would need a batch of its own. */

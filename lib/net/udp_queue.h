@@ -13,7 +13,7 @@
 #include "lib/net/tunnel.h"
 
 struct relay_udp_queue {
-    struct relay_metrics *metrics; /* drop_socket, drop_target_too_big */
+    struct relay_metrics *metrics; /* datagrams_in and udp_bytes_in; drop_socket, _target_too_big, _closed */
     int fd;
     const struct sockaddr *peer; /* the owner's; NULL: the socket is connected */
     bool gso;                    /* the socket's route takes UDP_SEGMENT */
@@ -25,13 +25,13 @@ struct relay_udp_queue {
 };
 
 void relay_udp_queue_init(struct relay_udp_queue *queue, struct relay_metrics *metrics, int fd);
-void relay_udp_queue_dispose(struct relay_udp_queue *queue);
+void relay_udp_queue_dispose(struct relay_udp_queue *queue); /* drops what waits */
 /* Copies the run. Full batches are sent at once, while their bytes are in the core's cache; what neither the
  * socket nor the queue (256 KiB) takes is dropped and counted. */
 void relay_udp_queue_add(struct relay_udp_queue *queue, const struct relay_run *run);
 /* Sends what waits; is_blocked says whether all of it is gone. */
 void relay_udp_queue_flush(struct relay_udp_queue *queue);
-/* Forgets what waits. */
+/* What waits is dropped and counted (drop_closed). */
 void relay_udp_queue_drop(struct relay_udp_queue *queue);
 
 static inline bool relay_udp_queue_is_empty(const struct relay_udp_queue *queue)

@@ -15,7 +15,7 @@ import time
 import pytest
 import yaml
 
-from harness import configs, http1, http2, http3, ports, process, vitals
+from harness import capsule, configs, http1, http2, http3, ports, process, vitals
 
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 
@@ -25,7 +25,7 @@ def egress(relay, certificates, tmp_path):
     """start(**more directives): an egress; at: its ports, vitals: its vital signs."""
     def start(**more):
         at = configs.Ports()
-        started = relay(configs.egress(certificates, tmp_path, at, **more))
+        started = relay(configs.egress(certificates, tmp_path, at, **({"log-level": "debug"} | more)))
         started.at, started.vitals = at, vitals.Vitals(started)
         return started
     return start
@@ -41,8 +41,56 @@ def test_the_bytes_of_tcp_tunnels_are_counted(egress, tcp_echo):
             connection.send(bytes(30000))
             assert len(connection.read(30000)) == 30000
         metrics = relay.vitals.metrics()  # while the tunnel is open
-    assert metrics['twohop_bytes_total{direction="to_target"}'] == 300000
-    assert metrics['twohop_bytes_total{direction="to_client"}'] == 300000
+    assert metrics['twohop_bytes_total{method="connect",direction="to_target"}'] == 300000
+    assert metrics['twohop_bytes_total{method="connect",direction="to_client"}'] == 300000
+
+
+def dropped(metrics, *reasons):
+    return sum(metrics[f'twohop_dropped_total{{reason="{reason}"}}'] for reason in reasons)
+
+
+def test_each_datagram_is_passed_on_or_counted_as_dropped(egress):
+    """A target that floods a client that does not read, and a tunnel that ends over it; then a flood to a silent target."""
+    relay, sent = egress(**{"num-threads": 2}), 20000
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        target.bind(("127.0.0.1", 0))
+        path = f"/.well-known/masque/udp/127.0.0.1/{target.getsockname()[1]}/"
+        with http1.Connection(relay.at.clear) as connection:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            assert connection.upgrade(path, AUTH_LINE)[0] == 101
+            connection.send(capsule.datagram(b"hello"))
+            _, peer = target.recvfrom(100)
+            for _ in range(sent):
+                target.sendto(bytes(1200), peer)
+            time.sleep(0.5)
+        vitals.wait(lambda: relay.vitals.tunnels() == 0)
+        metrics = relay.vitals.metrics()
+        out = metrics['twohop_datagrams_total{direction="to_client"}']
+        assert out < sent and metrics['twohop_bytes_total{method="connect-udp",direction="to_client"}'] == out * 1200
+        assert dropped(metrics, "target_socket_full") > 0
+        assert out + dropped(metrics, "target_socket_full", "tunnel_closed", "blocked") == sent, metrics
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.upgrade(path, AUTH_LINE)[0] == 101
+            connection.send(capsule.datagram(b"12345") * 500 + capsule.datagram(bytes(65520)))
+            vitals.wait(lambda: dropped(relay.vitals.metrics(), "unanswered_target") > 0)
+            gauge = 'twohop_tunnels{method="connect-udp",version="1.1"}'
+            assert relay.vitals.metrics()[gauge] == 1
+        vitals.wait(lambda: relay.vitals.tunnels() == 0)
+        metrics = relay.vitals.metrics()
+        into = metrics['twohop_datagrams_total{direction="to_target"}']
+        assert into + dropped(metrics, "unanswered_target", "target_too_big") == 1 + 501, metrics
+        assert metrics['twohop_bytes_total{method="connect-udp",direction="to_target"}'] == into * 5
+
+
+def test_a_target_that_refuses_is_counted(egress):
+    relay = egress()
+    with http1.Connection(relay.at.clear) as connection:
+        assert connection.upgrade("/.well-known/masque/udp/127.0.0.1/9/", AUTH_LINE)[0] == 101
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                connection.send(capsule.datagram(b"y"))
+                time.sleep(0.05)
+    vitals.wait(lambda: relay.vitals.metrics()["twohop_udp_targets_refused_total"] == 1)
 
 
 def test_lost_log_lines_are_counted(egress):

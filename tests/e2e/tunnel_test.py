@@ -338,7 +338,7 @@ def test_admin_pages(egress, tcp_echo):
         status, text = egress.admin_get("/metrics")
         assert status == 200
         assert 'twohop_tunnels_total{method="connect",version="1.1"} 1' in text
-        assert 'twohop_tunnels{method="connect"} 1' in text
+        assert 'twohop_tunnels{method="connect",version="1.1"} 1' in text
         status, text = egress.admin_get("/status.json")
         assert json.loads(text)["role"] == "egress"
     assert egress.admin_get("/healthz") == (200, "ok\n")

@@ -89,7 +89,8 @@ static void every_kind_of_value_is_stored(void **state)
         "resolver.timeout: 3\nauth.tokens: tokens\npeers: [192.0.2.0/24, \"2001:db8::/32\"]\n"
         "limits.streams: 7\nlimits.head-bytes: 4K\nlimits.tunnel-memory: 1G\nlimits.head-timeout: 300ms\n"
         "limits.idle-timeout: 0.25\nlimits.handshake-timeout: 5s\ndebug.observe: on\n"
-        "proxy.connect-udp.oversize: capsule\n");
+        "proxy.connect-udp.oversize: capsule\nproxy.happy-eyeballs.connection-attempt-delay: 300ms\n"
+        "proxy.happy-eyeballs.name-resolution-delay: 20ms\n");
     const struct relay_snapshot *snapshot = config->snapshot;
     assert_int_equal(config->num_threads, 2);
     assert_int_equal(config->log_level, RELAY_LOG_DEBUG);
@@ -110,6 +111,9 @@ static void every_kind_of_value_is_stored(void **state)
     assert_true(snapshot->limits.handshake_timeout == 5 * RELAY_SECOND);
     assert_true(snapshot->observe);
     assert_true(snapshot->oversize_capsule);
+    assert_true(snapshot->dial.attempt_delay == 300 * RELAY_MS);
+    assert_true(snapshot->dial.resolution_delay == 20 * RELAY_MS);
+    assert_null(config->resolver.hosts_file); /* an egress's names are its users' */
     relay_config_free(config);
 
     config = load(EGRESS "admin.listen: /run/twohop.sock\n");
@@ -191,6 +195,7 @@ static void an_ingress_reaches_its_relays_only(void **state)
     const struct relay_snapshot *snapshot = config->snapshot;
     const struct relay_acl_context context = {0};
     assert_string_equal(snapshot->proxy_name, "twohop-ingress");
+    assert_string_equal(config->resolver.hosts_file, "/etc/hosts");
     assert_int_equal(snapshot->num_relays, 3);
     const struct relay_acl *acls[] = {&snapshot->connect[0].acl, &snapshot->connect_udp[0].acl};
     for (int i = 0; i < 2; i++) {

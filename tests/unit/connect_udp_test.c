@@ -77,7 +77,7 @@ static int teardown(void **state)
     loopback_dispose(&loopback);
     close(target_fd);
     assert_int_equal(fake_resolver_pending(), 0);
-    assert_int_equal(loopback.metrics.open_tunnels_udp, 0);
+    assert_int_equal(loopback.metrics.open_tunnels_udp_h3, 0);
     return 0;
 }
 
@@ -130,8 +130,10 @@ static void test_echo(void **state)
     }
     assert_int_equal(loopback.metrics.datagrams_in, 3);
     assert_int_equal(loopback.metrics.datagrams_out, 3);
+    assert_int_equal(loopback.metrics.udp_bytes_in, 12);
+    assert_int_equal(loopback.metrics.udp_bytes_out, 12);
     assert_int_equal(loopback.metrics.tunnels_udp_h3, 1);
-    assert_int_equal(loopback.metrics.open_tunnels_udp, 1);
+    assert_int_equal(loopback.metrics.open_tunnels_udp_h3, 1);
     loopback_deliver_fin(stream);
     loopback_wait(&loopback, stream->is_gone);
     assert_true(stream->has_ended && !stream->is_reset);
@@ -270,6 +272,9 @@ static void test_growing_path(void **state)
     loopback_deliver_datagram(stream, 0, big, 1280);
     loopback_wait(&loopback, target_echo() == 1);
     loopback_turns(&loopback, 5); /* the tunnel ends while one is kept */
+    loopback_vanish(stream);
+    loopback_wait(&loopback, stream->is_gone);
+    assert_int_equal(loopback.metrics.drop_closed, 1);
 }
 
 /* A client that is slow stops the reading of the target's socket; nothing is dropped. */
@@ -295,11 +300,11 @@ static void test_unanswered_target(void **state)
     loopback.snapshot->caps.udp_unanswered_rate = 0;
     for (int i = 0; i < 40; i++)
         loopback_deliver_datagram(stream, 0, "x", 1);
-    assert_int_equal(loopback.metrics.datagrams_in, 32);
     assert_int_equal(loopback.metrics.drop_unanswered, 8);
     unsigned echoed = 0;
     loopback_wait(&loopback, (echoed += target_echo()) == 32);
     loopback_wait(&loopback, stream->num_datagrams == 32);
+    assert_int_equal(loopback.metrics.datagrams_in, 32);
     for (int i = 0; i < 40; i++)
         loopback_deliver_datagram(stream, 0, "x", 1);
     assert_int_equal(loopback.metrics.drop_unanswered, 8);
@@ -373,6 +378,7 @@ static void test_late_family(void **state)
         loopback_vanish(stream);
         loopback_wait(&loopback, stream->is_gone);
     }
+    assert_int_equal(loopback.metrics.drop_early, 1); /* the refused one's */
     /* The peer goes while the late family is waited for. */
     char path[128];
     snprintf(path, sizeof(path), "/.well-known/masque/udp/late.example/%u/", target_port);

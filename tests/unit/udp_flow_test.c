@@ -354,6 +354,44 @@ static void overload_is_counted(void **state)
         arrived++;
     assert_true(arrived > 0);
     assert_true(arrived + metrics.drop_socket <= 40 * 256 + 1);
+    assert_int_equal(metrics.datagrams_in + metrics.drop_socket, 40 * 256 + 1);
+}
+
+/* The user takes a few and then no more: the rest is held, waits in the socket, or never gets into it. When the
+ * flow is closed all of it is counted. */
+static void what_nobody_takes_is_counted(void **state)
+{
+    enum { SENT = 20000 };
+    open_target("127.0.0.1");
+    greet();
+    fill_pattern();
+    answer_blocked = 3;
+    for (int i = 0; i < SENT; i++) {
+        assert_int_equal(sendto(target, pattern, 900, 0, (struct sockaddr *)&flow_at, at_len), 900);
+        if (i < 10)
+            run_for(5 * RELAY_MS);
+    }
+    run_for(20 * RELAY_MS);
+    assert_true(got_datagrams < SENT / 2);
+    relay_udp_flow_close(flow);
+    flow = NULL;
+    assert_true(metrics.drop_target_full > 0 && metrics.drop_closed > 0);
+    assert_int_equal(got_datagrams + metrics.drop_target_full + metrics.drop_closed, SENT);
+}
+
+/* The overflow is known while the flow lives, from the next datagram that there was room for. */
+static void overflow_is_counted(void **state)
+{
+    open_target("127.0.0.1");
+    greet();
+    fill_pattern();
+    for (int i = 0; i < 20000; i++) /* nobody reads meanwhile */
+        sendto(target, pattern, 900, 0, (struct sockaddr *)&flow_at, at_len);
+    run_for(300 * RELAY_MS);
+    sendto(target, pattern, 900, 0, (struct sockaddr *)&flow_at, at_len);
+    run_for(50 * RELAY_MS);
+    assert_true(metrics.drop_target_full > 0);
+    assert_int_equal(got_datagrams + metrics.drop_target_full, 20001);
 }
 
 int main(void)
@@ -370,6 +408,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(last_words_are_sent, setup, teardown),
         cmocka_unit_test_setup_teardown(no_route, setup, teardown),
         cmocka_unit_test_setup_teardown(overload_is_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_nobody_takes_is_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(overflow_is_counted, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
