@@ -372,13 +372,15 @@ int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config,
                             struct relay_quic_endpoint **made)
 {
     struct relay_quic_endpoint *endpoint = calloc(1, sizeof(*endpoint));
-    uint64_t key[2];
+    uint64_t key[2], seed;
     *made = NULL;
     if (endpoint == NULL || gnutls_rnd(GNUTLS_RND_KEY, key, sizeof(key)) != 0 ||
+        gnutls_rnd(GNUTLS_RND_KEY, &seed, sizeof(seed)) != 0 ||
         relay_quic_cids_init(&endpoint->cids, key) != 0) {
         free(endpoint);
         return RELAY_ERR_NO_MEMORY;
     }
+    endpoint->source_seed = seed;
     endpoint->loop = config->loop;
     endpoint->group = config->group;
     atomic_fetch_add(&config->group->refs, 1);

@@ -51,6 +51,8 @@ struct relay_quic_peer {
     bool is_blocked, is_half_open;
 };
 
+#define RELAY_QUIC_ANSWER_BUCKETS 256
+
 struct relay_quic_endpoint {
     struct relay_loop *loop;
     struct relay_quic_group *group;
@@ -64,8 +66,11 @@ struct relay_quic_endpoint {
     struct relay_quic_cids cids;
     struct relay_quic_peer *peers, *tombstones; /* lists */
     size_t num_peers, num_tombstones, half_open;
-    struct relay_bucket stateless; /* Version Negotiation, stateless reset, refusal: packets per second */
-    struct relay_bucket icmp;      /* searches for the connection that an ICMP message is about */
+    /* Version Negotiation, stateless reset, refusal: packets per second, to each source (whose hash says which
+     * bucket is its own) and to all. */
+    struct relay_bucket source_answers[RELAY_QUIC_ANSWER_BUCKETS], answers;
+    uint64_t source_seed;
+    struct relay_bucket icmp; /* searches for the connection that an ICMP message is about */
     bool is_shut;
 };
 

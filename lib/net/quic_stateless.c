@@ -5,24 +5,34 @@
 #include <ngtcp2/ngtcp2_crypto.h>
 
 #include "lib/net/metrics.h"
+#include "lib/wire/address.h"
 #include "lib/wire/error.h"
 
 #define INITIAL_MIN    1200                       /* RFC 9000 section 14.1 */
 #define DCID_MIN       8                          /* RFC 9000 section 7.2 */
 #define TOKEN_LIFE     (10 * RELAY_SECOND)        /* of Retry */
 #define KNOWN_LIFE     (24 * 3600 * RELAY_SECOND) /* of NEW_TOKEN */
-#define ANSWERS_BURST  200                        /* stateless answers of a worker: bucket size */
-#define ANSWERS_RATE   100                        /* and refill per second */
-#define RESET_SIZE_MIN 21                         /* RFC 9000 section 10.3: shorter ones are no valid reset */
+#define SOURCE_BURST   100                        /* stateless answers to one source: bucket size */
+#define SOURCE_RATE    20                         /* and refill per second */
+#define ANSWERS_BURST  2000 /* and to all of them, for what spoofed sources would cost */
+#define ANSWERS_RATE   2000
+#define RESET_SIZE_MIN 21 /* RFC 9000 section 10.3: shorter ones are no valid reset */
 #define RESET_SIZE     43 /* looks like a short packet, and stays below most triggers */
 
-static bool may_answer(struct relay_quic_endpoint *endpoint)
+/* No source can use up what another one is owed. */
+static bool may_answer(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet)
 {
-    bool may = relay_bucket_take(&endpoint->stateless, 1, ANSWERS_BURST, ANSWERS_RATE,
-                                 relay_loop_now(endpoint->loop));
-    if (!may)
-        relay_count(endpoint->loop->metrics->drop_stateless, 1);
-    return may;
+    struct relay_address address;
+    uint16_t port;
+    uint64_t now = relay_loop_now(endpoint->loop);
+    relay_address_from_sockaddr(&address, &port, (const struct sockaddr_storage *)packet->peer);
+    struct relay_prefix source = relay_prefix_of(&address, 32, 64);
+    size_t at = relay_prefix_hash(&source, endpoint->source_seed) % RELAY_QUIC_ANSWER_BUCKETS;
+    if (relay_bucket_take(&endpoint->source_answers[at], 1, SOURCE_BURST, SOURCE_RATE, now) &&
+        relay_bucket_take(&endpoint->answers, 1, ANSWERS_BURST, ANSWERS_RATE, now))
+        return true;
+    relay_count(endpoint->loop->metrics->drop_stateless, 1);
+    return false;
 }
 
 void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint,
@@ -34,7 +44,7 @@ void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint,
         relay_count(endpoint->loop->metrics->drop_packet, 1);
         return;
     }
-    if (!may_answer(endpoint))
+    if (!may_answer(endpoint, packet))
         return;
     relay_quic_random(&noise, 1, NULL);
     ngtcp2_ssize n = ngtcp2_pkt_write_version_negotiation(answer, sizeof(answer), noise, ids->scid,
@@ -56,7 +66,7 @@ void relay_quic_stateless_reset(struct relay_quic_endpoint *endpoint, const stru
         relay_count(endpoint->loop->metrics->drop_packet, 1);
         return;
     }
-    if (!may_answer(endpoint))
+    if (!may_answer(endpoint, packet))
         return;
     ngtcp2_cid_init(&id, cid, len);
     if (ngtcp2_crypto_generate_stateless_reset_token(token, relay_quic_group_reset_secret(endpoint->group),
@@ -95,7 +105,7 @@ static void refuse(struct relay_quic_endpoint *endpoint, const struct relay_quic
                    const ngtcp2_pkt_hd *initial, uint64_t code)
 {
     uint8_t answer[NGTCP2_MAX_UDP_PAYLOAD_SIZE];
-    if (!may_answer(endpoint))
+    if (!may_answer(endpoint, packet))
         return;
     ngtcp2_ssize n = ngtcp2_crypto_write_connection_close(answer, sizeof(answer), initial->version,
                                                           &initial->scid, &initial->dcid, code, NULL, 0);
