@@ -241,9 +241,9 @@ def test_a_loop_of_two_relays_ends(relay, certificates, tmp_path):
     with http1.Connection(ports[0].clear) as connection:
         assert nest(connection, [at.clear for at in ports], 50) == (20, 503)
         assert [one.tunnels() for one in watched] == [10, 10]
-        bytes_before = [one.metrics()['twohop_bytes_total{direction="to_target"}'] for one in watched]
+        bytes_before = [one.metrics()['twohop_bytes_total{method="connect",direction="to_target"}'] for one in watched]
         assert watched[0].load(1) < 0.1 and watched[1].load(0.2) < 0.3, "the loop goes round by itself"
-        assert [one.metrics()['twohop_bytes_total{direction="to_target"}'] for one in watched] == bytes_before
+        assert [one.metrics()['twohop_bytes_total{method="connect",direction="to_target"}'] for one in watched] == bytes_before
     for one in watched:
         vitals.wait(lambda: one.tunnels() == 0)
 
