@@ -39,12 +39,12 @@ class Process:
 
     program = None
 
-    def __init__(self, config, folder, name, prefix=(), ready_timeout=20, arguments=(), build=BUILD):
+    def __init__(self, config, folder, name, prefix=(), ready_timeout=20, arguments=(), build=None):
         """config: what becomes the YAML file. prefix: put before the command, e.g. netns.Host.prefix."""
         self.name, self.config, self.prefix = name, config, list(prefix)
         self.path = folder / f"{name}.yaml"
         self.path.write_text(yaml.safe_dump(config, sort_keys=False))
-        command = self.prefix + [str(build / self.program)]
+        command = self.prefix + [str((build or BUILD) / self.program)]
         tested = subprocess.run(command + ["-t", "-c", str(self.path)], env=environment(), capture_output=True,
                                 text=True, errors="replace", timeout=20)
         assert tested.returncode == 0, f"{self.program} -t refuses {self.path}:\n{tested.stdout}{tested.stderr}"
