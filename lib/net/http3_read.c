@@ -195,5 +195,7 @@ int relay_http3_read_init(struct relay_http3 *session)
     int rv = session->base.is_server
                  ? nghttp3_conn_server_new(&session->h3, &callbacks, &settings, NULL, session)
                  : nghttp3_conn_client_new(&session->h3, &callbacks, &settings, NULL, session);
+    if (rv != 0)
+        session->h3 = NULL;
     return rv == 0 ? 0 : RELAY_ERR_NO_MEMORY;
 }

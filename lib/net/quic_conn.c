@@ -319,6 +319,8 @@ int relay_quic_server_conn_new(const struct relay_quic_server_config *config, st
     ngtcp2_path path = path_of(config->path);
     int code = ngtcp2_conn_server_new(&conn->qc, &initial->scid, &config->scid, &path, initial->version,
                                       &relay_quic_server_callbacks, &settings, &params, NULL, conn);
+    if (code != 0)
+        conn->qc = NULL; /* ngtcp2 has set and freed it */
     int error = code == 0 ? relay_quic_tls_init(&conn->tls, config->credentials, NULL, get_conn, conn)
                           : RELAY_ERR_NO_MEMORY;
     if (error != 0) {
@@ -372,6 +374,8 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     int code = ngtcp2_conn_client_new(&conn->qc, &dcid, &scid, &ng_path, NGTCP2_PROTO_VER_V1,
                                       &relay_quic_client_callbacks, &settings, &params, NULL, conn);
     free(token); /* ngtcp2 has a copy */
+    if (code != 0)
+        conn->qc = NULL; /* ngtcp2 has set and freed it */
     if (code != 0 ||
         relay_quic_tls_init(&conn->tls, config->credentials, config->server_name, get_conn, conn) != 0) {
         relay_quic_conn_free(conn);

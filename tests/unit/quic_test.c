@@ -4,8 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <netinet/in.h>
 #include <cmocka.h>
+#include <ngtcp2/ngtcp2.h>
 
 #include "lib/net/metrics.h"
 #include "lib/net/path_socket.h"
@@ -542,6 +544,37 @@ static void test_short_room(void **state)
     assert_int_equal(f.a.writable, 1);
 }
 
+/* In place of ngtcp2's: as that does when memory is out, it sets the pointer and frees what it points to. */
+static bool is_memory_out;
+
+int ngtcp2_conn_server_new_versioned(ngtcp2_conn **made, const ngtcp2_cid *dcid, const ngtcp2_cid *scid,
+                                     const ngtcp2_path *path, uint32_t version, int callbacks_version,
+                                     const ngtcp2_callbacks *callbacks, int settings_version,
+                                     const ngtcp2_settings *settings, int params_version,
+                                     const ngtcp2_transport_params *params, const ngtcp2_mem *mem, void *user)
+{
+    union {
+        void *symbol;
+        typeof(&ngtcp2_conn_server_new_versioned) call;
+    } real = {dlsym(RTLD_NEXT, "ngtcp2_conn_server_new_versioned")};
+    int code = real.call(made, dcid, scid, path, version, callbacks_version, callbacks, settings_version,
+                         settings, params_version, params, mem, user);
+    if (code != 0 || !is_memory_out)
+        return code;
+    ngtcp2_conn_del(*made);
+    return NGTCP2_ERR_NOMEM;
+}
+
+static void test_memory_is_out(void **state)
+{
+    is_memory_out = true;
+    dial_as("relay.example", f.client);
+    assert_false(run_until(&f.loop, &f.a.is_ready, 100));
+    assert_null(f.b.conn);
+    is_memory_out = false; /* the client sends its first packet again */
+    assert_true(run_until(&f.loop, &f.a.is_ready, 5000));
+}
+
 static void test_retry(void **state)
 {
     f.limits.half_open_retry = 0;
@@ -880,6 +913,7 @@ int main(void)
         TEST(test_datagrams),
         TEST(test_datagrams_blocked),
         TEST(test_mtu),
+        TEST(test_memory_is_out),
         TEST(test_retry),
         TEST(test_coming_again),
         TEST(test_half_open_max),
