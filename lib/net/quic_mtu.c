@@ -66,7 +66,8 @@ static void fall(struct relay_quic_mtu *mtu, size_t size, uint64_t now)
 bool relay_quic_mtu_watch(struct relay_quic_mtu *mtu, const struct relay_quic_mtu_signs *signs)
 {
     size_t lower = mtu->cap > mtu->start ? mtu->start : LEAST;
-    bool is_narrow = signs->cwnd <= CWND_MIN;
+    /* Below the start the window says nothing: after much loss it stays at its minimum while little is sent. */
+    bool is_narrow = lower != LEAST && signs->cwnd <= CWND_MIN;
     bool is_answered = signs->rtt != mtu->seen_rtt || mtu->seen_flight == 0 || signs->flight == 0;
     mtu->seen_rtt = signs->rtt;
     mtu->seen_flight = signs->flight;
