@@ -137,14 +137,14 @@ static size_t new_batch_len(const struct relay_run *run, size_t segment)
     return (all < whole ? all : whole) * segment;
 }
 
-/* Takes the run's first bytes into the queue. 0 bytes of a non-empty run: no room. */
-static size_t append(struct relay_udp_queue *queue, const struct relay_run *run)
+/* Takes the first bytes of the run, or its empty datagram, into the queue. False: no room. */
+static bool append(struct relay_udp_queue *queue, const struct relay_run *run, size_t *taken)
 {
     size_t segment = run->segment > 0 && run->segment < run->len ? run->segment : run->len;
     size_t len = fits_open_batch(queue, run, segment);
     if (len > 0) {
         if (!reserve(queue, len))
-            return 0;
+            return false;
         struct batch batch = batch_at(queue, queue->last);
         batch.len += (uint32_t)len;
         queue->last_is_open = segment == batch.segment;
@@ -152,7 +152,7 @@ static size_t append(struct relay_udp_queue *queue, const struct relay_run *run)
     } else {
         len = new_batch_len(run, segment);
         if (!reserve(queue, sizeof(struct batch) + len))
-            return 0;
+            return false;
         put_batch(queue, queue->end, (struct batch){(uint32_t)len, (uint32_t)segment});
         queue->last = queue->end;
         queue->last_is_open = len > 0;
@@ -161,7 +161,8 @@ static size_t append(struct relay_udp_queue *queue, const struct relay_run *run)
     if (len > 0)
         memcpy(queue->bytes + queue->end, run->base, len);
     queue->end += len;
-    return len;
+    *taken = len;
+    return true;
 }
 
 /* One system call; bytes sent, or -errno. */
@@ -296,24 +297,31 @@ static bool last_is_full(const struct relay_udp_queue *queue)
     return batch.len / batch.segment >= GSO_SEGMENTS || batch.len + batch.segment > GSO_BYTES;
 }
 
+/* Takes the run's first bytes, or its empty datagram, for which it makes room by sending when it must. */
+static bool take(struct relay_udp_queue *queue, struct relay_run *run)
+{
+    for (int attempt = 0; attempt < 2; attempt++) {
+        size_t taken;
+        if (append(queue, run, &taken)) {
+            run->base += taken;
+            run->len -= taken;
+            return true;
+        }
+        if (queue->is_blocked)
+            return false;
+        relay_udp_queue_flush(queue);
+    }
+    return false;
+}
+
 void relay_udp_queue_add(struct relay_udp_queue *queue, const struct relay_run *run)
 {
     struct relay_run left = *run;
-    bool flushed = false;
     do {
-        size_t before = queue->end, taken = append(queue, &left);
-        if (taken == 0 && queue->end == before) {
-            if (!flushed && !queue->is_blocked) {
-                relay_udp_queue_flush(queue);
-                flushed = true;
-                continue;
-            }
+        if (!take(queue, &left)) {
             relay_count(queue->metrics->drop_socket, relay_run_count(&left));
             break;
         }
-        flushed = false;
-        left.base += taken;
-        left.len -= taken;
         /* Full batches leave while their bytes are in the cache, and the target can begin. */
         if (!queue->is_blocked && last_is_full(queue))
             relay_udp_queue_flush(queue);
