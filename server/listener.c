@@ -1,5 +1,6 @@
 #include "server/listener.h"
 
+#include <limits.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -203,6 +204,10 @@ struct relay_listener *relay_listener_new(struct relay_worker *worker, int fd, S
         free(self);
         return NULL;
     }
+    /* The last quarter is for targets: a crowd of connections must not leave the tunnels of the others without. */
+    long descriptors = sysconf(_SC_OPEN_MAX);
+    if (descriptors > 0 && descriptors < INT_MAX)
+        relay_acceptor_keep_below(self->acceptor, (int)(descriptors - descriptors / 4));
     return self;
 }
 

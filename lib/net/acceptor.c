@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
@@ -16,7 +17,7 @@
 
 struct relay_acceptor {
     struct relay_loop *loop;
-    int fd, spare_fd;
+    int fd, spare_fd, below;
     struct relay_io *io;
     relay_accept_cb cb;
     void *user;
@@ -71,6 +72,12 @@ static bool accept_one(struct relay_acceptor *self)
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             out_of_descriptors(self);
         return errno == ECONNABORTED || errno == EINTR;
+    }
+    if (fd >= self->below) {
+        close(fd);
+        relay_count(self->loop->metrics->limit_descriptors, 1);
+        out_of_descriptors(self);
+        return false;
     }
     int on = 1;
     if (peer.ss_family != AF_UNIX)
@@ -137,10 +144,15 @@ struct relay_acceptor *relay_acceptor_new(struct relay_loop *loop, int fd, relay
         return NULL;
     }
     *self = (struct relay_acceptor){
-        .loop = loop, .fd = fd, .spare_fd = open_spare(), .io = io, .cb = cb, .user = user};
+        .loop = loop, .fd = fd, .spare_fd = open_spare(), .below = INT_MAX, .io = io, .cb = cb, .user = user};
     relay_timer_init(&self->resume, on_resume);
     relay_io_arm(io, RELAY_IO_READ);
     return self;
+}
+
+void relay_acceptor_keep_below(struct relay_acceptor *self, int descriptor)
+{
+    self->below = descriptor;
 }
 
 void relay_acceptor_close(struct relay_acceptor *self)

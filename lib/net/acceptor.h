@@ -19,6 +19,9 @@ typedef void (*relay_accept_cb)(void *user, int fd, const struct sockaddr_storag
 int relay_acceptor_bind(struct sockaddr_storage *address, bool share, int *fd);
 /* Takes `fd`, also when it fails (NULL: out of memory or descriptors). */
 struct relay_acceptor *relay_acceptor_new(struct relay_loop *loop, int fd, relay_accept_cb cb, void *user);
+/* From now on it accepts only into descriptors below this number, as if there were no others: what is accepted
+ * needs some too. Without this call it takes all there are. */
+void relay_acceptor_keep_below(struct relay_acceptor *acceptor, int descriptor);
 /* Stops, closes and frees. */
 void relay_acceptor_close(struct relay_acceptor *acceptor);
 

@@ -124,12 +124,35 @@ static void out_of_descriptors_it_pauses_and_recovers(void **state)
     close(client);
 }
 
+static void some_descriptors_are_left_to_others(void **state)
+{
+    int client = dial(), late = dial(), next = dup(0);
+    close(next);
+    relay_acceptor_keep_below(acceptor, next);
+    run_for(5 * RELAY_MS);
+    assert_int_equal(accepted, 0);
+    assert_int_equal(metrics.limit_descriptors, 2);
+    relay_acceptor_keep_below(acceptor, next + 1);
+    int other = dial();
+    run_for(250 * RELAY_MS);
+    assert_int_equal(accepted, 0); /* `other` has that one */
+    assert_int_equal(metrics.limit_descriptors, 3);
+    close(other);
+    other = dial();
+    close(client);
+    run_for(250 * RELAY_MS);
+    assert_int_equal(accepted, 1);
+    close(other);
+    close(late);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(connections_are_handed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(it_may_be_closed_in_its_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(out_of_descriptors_it_pauses_and_recovers, setup, teardown),
+        cmocka_unit_test_setup_teardown(some_descriptors_are_left_to_others, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
