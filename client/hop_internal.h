@@ -27,7 +27,8 @@ struct relay_attempt {
 };
 
 /* HTTP/2 finds its address itself (tcp_dial.h); HTTP/3 has an attempt for each. */
-enum { RELAY_ATTEMPT_HTTP2, RELAY_ATTEMPT_HTTP3, RELAY_ATTEMPTS = RELAY_ATTEMPT_HTTP3 + RELAY_HOP_HTTP3_MAX };
+/* HTTP/3 stands first, one for each address: what it was told is what the user is told. */
+enum { RELAY_ATTEMPT_HTTP3, RELAY_ATTEMPT_HTTP2 = RELAY_HOP_HTTP3_MAX, RELAY_ATTEMPTS };
 
 enum relay_hop_state { RELAY_HOP_CONNECTING, RELAY_HOP_READY, RELAY_HOP_DEAD };
 
