@@ -68,27 +68,9 @@ static void open_target(void)
 static void parse(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"host", 1, 0, 'h'},        {"port", 1, 0, 'p'},    {"ca", 1, 0, 'a'},
-        {"token", 1, 0, 't'},       {"pid", 1, 0, 'i'},     {"tunnels", 1, 0, 'n'},
-        {"connections", 1, 0, 'c'}, {"seconds", 1, 0, 's'}, {0}};
-    f.bench.host = "127.0.0.1";
+        RELAY_BENCH_OPTIONS, {"tunnels", 1, 0, 'n'}, {"connections", 1, 0, 'c'}, {"seconds", 1, 0, 's'}, {0}};
     for (int code; (code = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (code) {
-        case 'h':
-            f.bench.host = optarg;
-            break;
-        case 'p':
-            f.bench.port = optarg;
-            break;
-        case 'a':
-            f.bench.ca_file = optarg;
-            break;
-        case 't':
-            f.bench.token = optarg;
-            break;
-        case 'i':
-            f.bench.pid = atoi(optarg);
-            break;
         case 'n':
             f.num_tunnels = (unsigned)atoi(optarg);
             break;
@@ -99,12 +81,11 @@ static void parse(int argc, char **argv)
             f.seconds = (unsigned)atoi(optarg);
             break;
         default:
-            relay_bench_die("see bench/README.md");
+            relay_bench_option(&f.bench, code, optarg);
         }
     }
-    if (f.bench.port == NULL || f.bench.ca_file == NULL || f.bench.token == NULL || f.bench.pid == 0 ||
-        f.num_connections == 0 || f.num_tunnels == 0)
-        relay_bench_die("--port, --ca, --token and --pid are needed; see bench/README.md");
+    if (f.bench.pid == 0 || f.num_connections == 0 || f.num_tunnels == 0)
+        relay_bench_die("--pid is needed, and tunnels; see bench/README.md");
 }
 
 int main(int argc, char **argv)

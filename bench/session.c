@@ -30,6 +30,29 @@ void relay_bench_die(const char *format, ...)
     exit(1);
 }
 
+void relay_bench_option(struct relay_bench *bench, int code, const char *value)
+{
+    switch (code) {
+    case 'h':
+        bench->host = value;
+        break;
+    case 'p':
+        bench->port = value;
+        break;
+    case 'a':
+        bench->ca_file = value;
+        break;
+    case 't':
+        bench->token = value;
+        break;
+    case 'i':
+        bench->pid = atoi(value);
+        break;
+    default:
+        relay_bench_die("see bench/README.md");
+    }
+}
+
 static void resolve(struct relay_bench *bench)
 {
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
@@ -42,6 +65,10 @@ static void resolve(struct relay_bench *bench)
 void relay_bench_init(struct relay_bench *bench)
 {
     char reason[RELAY_QUIC_ERROR_SIZE];
+    if (bench->port == NULL || bench->ca_file == NULL || bench->token == NULL)
+        relay_bench_die("--port, --ca and --token are needed; see bench/README.md");
+    if (bench->host == NULL)
+        bench->host = "127.0.0.1";
     bench->limits = RELAY_LIMITS_DEFAULT;
     bench->budget.limit = (size_t)256 << 20;
     resolve(bench);

@@ -31,7 +31,17 @@ struct relay_bench {
 
 __attribute__((noreturn, format(printf, 1, 2))) void relay_bench_die(const char *format, ...);
 
-/* Makes the loop and the credentials from `host`, `port`, `ca_file` and `token`. */
+/* The options of every load program, for its getopt_long table. */
+#define RELAY_BENCH_OPTIONS                                                                                  \
+    {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"ca", 1, 0, 'a'}, {"token", 1, 0, 't'},                       \
+    {                                                                                                        \
+        "pid", 1, 0, 'i'                                                                                     \
+    }
+/* Takes one of them; ends the program when `code` is none of them, nor of the program's own. */
+void relay_bench_option(struct relay_bench *bench, int code, const char *value);
+
+/* Makes the loop and the credentials from `host` (NULL: 127.0.0.1), `port`, `ca_file` and `token`; ends the
+ * program when one of the others is missing. */
 void relay_bench_init(struct relay_bench *bench);
 
 /* HTTP/3 or HTTP/2 with TLS; `cb` as of session.h. */

@@ -294,35 +294,15 @@ static void on_watch(struct relay_timer *timer)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option options[] = {{"host", 1, 0, 'h'},
-                                            {"port", 1, 0, 'p'},
-                                            {"ca", 1, 0, 'a'},
-                                            {"token", 1, 0, 't'},
-                                            {"pid", 1, 0, 'i'},
+    static const struct option options[] = {RELAY_BENCH_OPTIONS,
                                             {"megabytes", 1, 0, 'm'},
                                             {"version", 1, 0, 'v'},
                                             {"direction", 1, 0, 'd'},
                                             {"target-netns", 1, 0, 'n'},
                                             {"target", 1, 0, 'g'},
                                             {0}};
-    f.bench.host = "127.0.0.1";
     for (int code; (code = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (code) {
-        case 'h':
-            f.bench.host = optarg;
-            break;
-        case 'p':
-            f.bench.port = optarg;
-            break;
-        case 'a':
-            f.bench.ca_file = optarg;
-            break;
-        case 't':
-            f.bench.token = optarg;
-            break;
-        case 'i':
-            f.bench.pid = atoi(optarg);
-            break;
         case 'm':
             f.bytes = (uint64_t)atoi(optarg) << 20;
             break;
@@ -339,12 +319,11 @@ static void parse(int argc, char **argv)
             f.target_host = optarg;
             break;
         default:
-            relay_bench_die("see bench/README.md");
+            relay_bench_option(&f.bench, code, optarg);
         }
     }
-    if (f.bench.port == NULL || f.bench.ca_file == NULL || f.bench.token == NULL || f.bytes == 0 ||
-        f.version < 1 || f.version > 3)
-        relay_bench_die("--port, --ca and --token are needed; see bench/README.md");
+    if (f.bytes == 0 || f.version < 1 || f.version > 3)
+        relay_bench_die("an option is out of its bounds; see bench/README.md");
 }
 
 int main(int argc, char **argv)

@@ -334,35 +334,15 @@ static enum direction parse_direction(const char *text)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option options[] = {{"host", 1, 0, 'h'},
-                                            {"port", 1, 0, 'p'},
-                                            {"ca", 1, 0, 'a'},
-                                            {"token", 1, 0, 't'},
-                                            {"pid", 1, 0, 'i'},
+    static const struct option options[] = {RELAY_BENCH_OPTIONS,
                                             {"payload", 1, 0, 'l'},
                                             {"seconds", 1, 0, 's'},
                                             {"direction", 1, 0, 'd'},
                                             {"tunnels", 1, 0, 'n'},
                                             {"connections", 1, 0, 'c'},
                                             {0}};
-    f.bench.host = "127.0.0.1";
     for (int code; (code = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (code) {
-        case 'h':
-            f.bench.host = optarg;
-            break;
-        case 'p':
-            f.bench.port = optarg;
-            break;
-        case 'a':
-            f.bench.ca_file = optarg;
-            break;
-        case 't':
-            f.bench.token = optarg;
-            break;
-        case 'i':
-            f.bench.pid = atoi(optarg);
-            break;
         case 'l':
             f.payload = (unsigned)atoi(optarg);
             break;
@@ -379,13 +359,12 @@ static void parse(int argc, char **argv)
             f.num_connections = (unsigned)atoi(optarg);
             break;
         default:
-            relay_bench_die("see bench/README.md");
+            relay_bench_option(&f.bench, code, optarg);
         }
     }
-    if (f.bench.port == NULL || f.bench.ca_file == NULL || f.bench.token == NULL || f.payload < 16 ||
-        f.payload > RELAY_UDP_RUN_MAX / SEGMENTS || f.num_tunnels < 1 || f.num_tunnels > TUNNELS_MAX ||
-        f.num_connections < 1 || f.num_connections > f.num_tunnels)
-        relay_bench_die("--port, --ca and --token are needed; see bench/README.md");
+    if (f.payload < 16 || f.payload > RELAY_UDP_RUN_MAX / SEGMENTS || f.num_tunnels < 1 ||
+        f.num_tunnels > TUNNELS_MAX || f.num_connections < 1 || f.num_connections > f.num_tunnels)
+        relay_bench_die("an option is out of its bounds; see bench/README.md");
 }
 
 int main(int argc, char **argv)
