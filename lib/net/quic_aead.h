@@ -1,9 +1,11 @@
 /* Packet protection of 1-RTT packets (RFC 9001 section 5) by Intel's ipsec-mb, where the build found it and the
- * processor has AES instructions: its AES-128-GCM takes a quarter of the time of GnuTLS's, which is the largest
- * single cost of a datagram. The handshake, and every other cipher, stays with GnuTLS.
+ * processor has AES instructions: it costs less than GnuTLS's, which is the largest single cost of a datagram
+ * (bench/aead measures both). The handshake, and every other cipher, stays with GnuTLS.
  *
  * A key of ours is told from one of ngtcp2_crypto_gnutls by bit 0 of its native handle; these callbacks stand in
- * the place of the library's, and hand its keys on to it. Without ipsec-mb all keys are the library's.
+ * the place of the library's, and hand its keys on to it. A key belongs to the connection that it is installed
+ * in, which ends it with delete_aead or delete_cipher; they answer 0 or an NGTCP2_ERR_ code. Without ipsec-mb
+ * all keys are the library's.
  */
 #ifndef RELAY_NET_QUIC_AEAD_H
 #define RELAY_NET_QUIC_AEAD_H
