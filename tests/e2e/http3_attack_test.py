@@ -1,16 +1,15 @@
 """Hostile HTTP/3: requests that are taken back, streams in crumbs, QPACK, datagrams where none belong (T26, T27, T30)."""
 import asyncio
-import contextlib
+import functools
 import struct
 
 import pytest
 
-from harness import capsule, configs, http3, quic_frames, vitals
+from harness import attack, capsule, configs, http3, quic_frames, vitals
+from harness.attack import MIB, is_served, unharmed
 from harness.quic_frames import Sender, varint
-from harness.vitals import LEAN, Watch
 
 AUTH = ("proxy-authorization", configs.BEARER)
-MIB = 1 << 20
 H3_CLOSED_CRITICAL_STREAM, H3_FRAME_UNEXPECTED, H3_EXCESSIVE_LOAD, H3_ID_ERROR = 0x104, 0x105, 0x107, 0x108
 H3_STREAM_CREATION_ERROR, H3_SETTINGS_ERROR, H3_DATAGRAM_ERROR = 0x103, 0x109, 0x33
 QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR, QPACK_DECODER_STREAM_ERROR = 0x200, 0x201, 0x202
@@ -19,31 +18,7 @@ FLOW_CONTROL_ERROR, STREAM_LIMIT_ERROR, STREAM_STATE_ERROR, FINAL_SIZE_ERROR = 0
 
 @pytest.fixture
 def egress(relay, certificates, tmp_path):
-    def start(prefix=LEAN, **more):
-        at = configs.Ports()
-        directives = {"num-threads": 2, "limits.connections-per-source": 5000} | more
-        started = relay(configs.egress(certificates, tmp_path, at, **directives), prefix=prefix)
-        started.at, started.vitals = at, vitals.Vitals(started)
-        return started
-    return start
-
-
-async def is_served(relay, certificates):
-    async with http3.client(relay.at.tls, certificates.ca) as client:
-        assert (await client.response(client.get("/index.html")))[0] == 200
-
-
-@contextlib.contextmanager
-def unharmed(relay, certificates, tcp_echo, growth=16 * MIB):
-    """What happens inside must not keep others waiting, nor grow the relay by more than this."""
-    with Watch(relay, tcp_echo) as watch:
-        asyncio.run(is_served(relay, certificates))
-        rss = relay.vitals.rss()
-        yield
-        assert relay.running()
-        assert relay.vitals.rss() - rss < growth, (relay.vitals.rss() - rss) / MIB
-        asyncio.run(is_served(relay, certificates))
-        assert watch.worst < 0.5, watch.worst
+    return functools.partial(attack.start_egress, relay, certificates, tmp_path)
 
 
 def literal(name, value):

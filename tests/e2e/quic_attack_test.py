@@ -1,6 +1,7 @@
 """Hostile QUIC: tokens, packets without a connection, frames without end, forged acknowledgements, key updates (T21 to T25, T31)."""
 import asyncio
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -15,12 +16,11 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.tls import Epoch
 
-from harness import configs, http3, quic_frames, vitals
+from harness import attack, configs, http3, quic_frames, vitals
+from harness.attack import MIB, is_served, unharmed
 from harness.quic_frames import Sender
-from harness.vitals import LEAN, Watch
 
 AUTH = ("proxy-authorization", configs.BEARER)
-MIB = 1 << 20
 PROTOCOL_VIOLATION, CRYPTO_BUFFER_EXCEEDED, INVALID_TOKEN, KEY_UPDATE_ERROR = 0x0A, 0x0D, 0x0B, 0x0E
 UNEXPECTED_MESSAGE = 0x100 + 10
 KEY_UPDATE = b"\x18\0\0\1\0"  # of TLS, which QUIC forbids
@@ -28,31 +28,7 @@ KEY_UPDATE = b"\x18\0\0\1\0"  # of TLS, which QUIC forbids
 
 @pytest.fixture
 def egress(relay, certificates, tmp_path):
-    def start(prefix=LEAN, **more):
-        at = configs.Ports()
-        directives = {"num-threads": 2, "limits.connections-per-source": 5000} | more
-        started = relay(configs.egress(certificates, tmp_path, at, **directives), prefix=prefix)
-        started.at, started.vitals = at, vitals.Vitals(started)
-        return started
-    return start
-
-
-async def is_served(relay, certificates):
-    async with http3.client(relay.at.tls, certificates.ca) as client:
-        assert (await client.response(client.get("/index.html")))[0] == 200
-
-
-@contextlib.contextmanager
-def unharmed(relay, certificates, tcp_echo, growth=16 * MIB):
-    """What happens inside must not keep others waiting, nor grow the relay by more than this."""
-    with Watch(relay, tcp_echo) as watch:
-        asyncio.run(is_served(relay, certificates))
-        rss = relay.vitals.rss()
-        yield
-        assert relay.running()
-        assert relay.vitals.rss() - rss < growth, (relay.vitals.rss() - rss) / MIB
-        asyncio.run(is_served(relay, certificates))
-        assert watch.worst < 0.5, watch.worst
+    return functools.partial(attack.start_egress, relay, certificates, tmp_path)
 
 
 # ---- Retry tokens (T21) ----
