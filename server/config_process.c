@@ -275,8 +275,10 @@ const struct relay_directive relay_process_directives[] = {
            "Locked while the relay lives, so that it cannot run twice on the same ports. At the end it is "
            "removed, or "
            "emptied where user: may not remove it."),
-    CUSTOM("error-log", apply_error_log, "FILE", "standard error",
-           "Where the JSON log lines go. SIGHUP opens it again when it was moved away."),
+    CUSTOM(
+        "error-log", apply_error_log, "FILE", "standard error",
+        "Where the JSON log lines go. SIGHUP opens it again when it was moved away. Until the relay serves, "
+        "errors are written to standard error too."),
     CUSTOM("log-level", apply_log_level, "debug | info | warning | error", "info",
            "The lowest level that is logged."),
     CUSTOM("proxy-name", apply_proxy_name, "NAME", "twohop-ingress or twohop-egress",

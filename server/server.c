@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/net/log_file.h"
@@ -149,6 +150,15 @@ static void watch_signals(void)
 
 /* ---- start ---- */
 
+/* What says why the start fails must not only stand in a file, which may be a living process's. */
+static void copy_errors_to_stderr(void)
+{
+    struct stat log, standard;
+    const bool is_same = fstat(server.log_fd, &log) == 0 && fstat(STDERR_FILENO, &standard) == 0 &&
+                         log.st_dev == standard.st_dev && log.st_ino == standard.st_ino;
+    relay_log_copy_errors(is_same ? -1 : STDERR_FILENO);
+}
+
 static int open_log(const struct relay_config *config, char *why, size_t size)
 {
     relay_log_set_level(config->log_level);
@@ -160,6 +170,7 @@ static int open_log(const struct relay_config *config, char *why, size_t size)
         return RELAY_ERR_INVALID;
     }
     relay_log_set_fd(server.log_fd);
+    copy_errors_to_stderr();
     return 0;
 }
 
@@ -268,6 +279,7 @@ int relay_server_run(const char *file, struct relay_config *config)
             fail("a thread cannot be started");
             return 1;
         }
+    relay_log_copy_errors(-1);
     relay_log(RELAY_LOG_INFO, "ready", "s:s, s:s, s:i, s:I, s:o", "version", TWOHOP_VERSION, "role",
               server.source.role, "workers", (int)server.num_workers, "tokens",
               (json_int_t)server.snapshot->tokens.count, "listeners", list_listeners());

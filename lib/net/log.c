@@ -11,7 +11,7 @@
 
 #define LINE_MAX_BYTES 4096
 
-static atomic_int fd_of_log = 2, level_of_log = RELAY_LOG_INFO;
+static atomic_int fd_of_log = 2, fd_of_errors = -1, level_of_log = RELAY_LOG_INFO;
 static atomic_ulong dropped;
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
@@ -29,6 +29,11 @@ enum relay_log_level relay_log_get_level(void)
 void relay_log_set_fd(int fd)
 {
     atomic_store(&fd_of_log, fd);
+}
+
+void relay_log_copy_errors(int fd)
+{
+    atomic_store(&fd_of_errors, fd);
 }
 
 unsigned long relay_log_dropped(void)
@@ -89,5 +94,8 @@ void relay_log(enum relay_log_level level, const char *event, const char *format
     text[len++] = '\n';
     /* One write per line: lines of several threads do not mix. */
     if (write(atomic_load(&fd_of_log), text, len) != (ssize_t)len)
+        atomic_fetch_add(&dropped, 1);
+    const int copy = atomic_load(&fd_of_errors);
+    if (level == RELAY_LOG_ERROR && copy >= 0 && write(copy, text, len) != (ssize_t)len)
         atomic_fetch_add(&dropped, 1);
 }

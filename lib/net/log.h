@@ -20,6 +20,9 @@ void relay_log_set_level(enum relay_log_level level);
 enum relay_log_level relay_log_get_level(void);
 /* Lines go to this descriptor (2 at first). It is the caller's. */
 void relay_log_set_fd(int fd);
+/* Lines at error level go to this one as well; -1, at first: to none. For a start, which is not to fail in silence
+ * because its reason stands in a file. */
+void relay_log_copy_errors(int fd);
 /* Lines that could not be written since the start. */
 unsigned long relay_log_dropped(void);
 

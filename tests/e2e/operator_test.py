@@ -209,6 +209,19 @@ def test_a_second_process_does_not_share_a_port(egress, certificates, tmp_path, 
     assert status == 1 and f":{port}: Address already in use" in said, said
 
 
+def test_a_failed_start_is_not_silent(egress, tmp_path):
+    """Also with error-log, which is the living process's file; once it serves, a process writes to that file alone."""
+    log = tmp_path / "error.log"
+    relay = egress(**{"error-log": str(log)})
+    status, said = start_another(tmp_path, relay.config)
+    assert status == 1 and '"cannot_start"' in said and "Address already in use" in said, said
+    assert said in log.read_text()
+    relay.path.write_text("role: [1, 2]\n")
+    relay.signal(signal.SIGHUP)
+    vitals.wait(lambda: '"reload_failed"' in log.read_text(), 5, "the failed reload")
+    assert relay.log == ""
+
+
 def test_an_admin_socket_of_the_living_is_not_taken(egress, relay, certificates, tmp_path):
     path = tmp_path / "admin.sock"
     first = egress(**{"admin.listen": str(path)})
