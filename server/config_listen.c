@@ -10,6 +10,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include "lib/net/tls_context.h"
 #include "lib/wire/authority.h"
 #include "server/config_process.h"
 
@@ -96,8 +97,11 @@ static const char *reason(void)
 static int check_certificate(h2o_configurator_command_t *cmd, yoml_t *certificate, yoml_t *key)
 {
     int error = -1;
+    bool is_encrypted = false;
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
     ERR_clear_error();
+    if (ctx != NULL)
+        relay_tls_take_no_passphrase(ctx, &is_encrypted);
     if (ctx == NULL)
         h2o_configurator_errprintf(cmd, certificate, "out of memory");
     else if (SSL_CTX_use_certificate_chain_file(ctx, certificate->data.scalar) != 1)
@@ -105,11 +109,14 @@ static int check_certificate(h2o_configurator_command_t *cmd, yoml_t *certificat
                                    certificate->data.scalar, reason());
     else if (check_key_mode(cmd, key) != 0)
         ; /* said */
-    else if (SSL_CTX_use_PrivateKey_file(ctx, key->data.scalar, SSL_FILETYPE_PEM) != 1)
+    else if (SSL_CTX_use_PrivateKey_file(ctx, key->data.scalar, SSL_FILETYPE_PEM) == 1)
+        error = 0;
+    else if (is_encrypted)
+        h2o_configurator_errprintf(cmd, key, "expected a PEM private key: %s: %s", key->data.scalar,
+                                   RELAY_TLS_IS_ENCRYPTED);
+    else
         h2o_configurator_errprintf(cmd, key, "expected a file with the PEM private key of %s: %s: %s",
                                    certificate->data.scalar, key->data.scalar, reason());
-    else
-        error = 0;
     SSL_CTX_free(ctx);
     ERR_clear_error();
     return error;
@@ -286,6 +293,6 @@ const struct relay_directive relay_listen_directives[] = {
              "HTTP/3 over UDP; tcp "
              "is HTTP/1.1 and HTTP/2 over TLS or, without ssl:, in clear text (for tests: tokens are "
              "readable on the "
-             "way). Files are PEM; the key must not be readable by others."},
+             "way). Files are PEM; the key must not be readable by others, nor encrypted."},
     {.name = NULL},
 };

@@ -12,6 +12,7 @@
 
 #include "lib/net/quic_aead.h"
 #include "lib/net/quic_tls_session.h"
+#include "lib/net/tls_context.h"
 #include "lib/wire/error.h"
 
 #define PRIORITY                                                                                             \
@@ -117,6 +118,8 @@ int relay_quic_credentials_server(const char *chain_file, const char *key_file,
     if (code < 0) {
         relay_quic_credentials_unref(*credentials);
         *credentials = NULL;
+        if (code == GNUTLS_E_DECRYPTION_FAILED) /* it never asks for a passphrase, it has none */
+            return refuse(reason, "%s: %s", key_file, RELAY_TLS_IS_ENCRYPTED);
         return refuse(reason, "certificate chain %s with key %s: %s", chain_file, key_file,
                       gnutls_strerror(code));
     }
@@ -146,8 +149,6 @@ static bool is_pinned(const struct relay_quic_credentials *credentials, gnutls_s
     return found;
 }
 
-/* The signature over the handshake is checked by GnuTLS itself; here it is only decided whether this is the
- * right key. */
 /* Why a server's certificate is refused: what says most comes first. */
 static int judge_verification(unsigned status)
 {
@@ -160,6 +161,8 @@ static int judge_verification(unsigned status)
     return status == 0 ? 0 : RELAY_ERR_CERTIFICATE;
 }
 
+/* The signature over the handshake is checked by GnuTLS itself; here it is only decided whether this is the
+ * right key. */
 static int on_verify(gnutls_session_t session)
 {
     ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(session);

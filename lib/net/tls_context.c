@@ -41,6 +41,19 @@ static SSL_CTX *make_context(const SSL_METHOD *method, char *error, size_t size)
     return context;
 }
 
+static int on_passphrase(char *buffer, int size, int is_writing, void *is_encrypted)
+{
+    *(bool *)is_encrypted = true;
+    return -1;
+}
+
+void relay_tls_take_no_passphrase(SSL_CTX *context, bool *is_encrypted)
+{
+    *is_encrypted = false;
+    SSL_CTX_set_default_passwd_cb(context, on_passphrase);
+    SSL_CTX_set_default_passwd_cb_userdata(context, is_encrypted);
+}
+
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
                    unsigned in_len, void *user)
 {
@@ -65,6 +78,8 @@ SSL_CTX *relay_tls_server_context(const struct relay_tls_server_config *config, 
     SSL_CTX *context = make_context(TLS_server_method(), error, error_size);
     if (context == NULL)
         return NULL;
+    bool is_encrypted;
+    relay_tls_take_no_passphrase(context, &is_encrypted);
     const char *file = config->certificate_file, *failed = NULL;
     if (SSL_CTX_use_certificate_chain_file(context, file) != 1) {
         failed = "no certificate chain in PEM form";
@@ -73,11 +88,15 @@ SSL_CTX *relay_tls_server_context(const struct relay_tls_server_config *config, 
     } else if (SSL_CTX_check_private_key(context) != 1) {
         failed = "the key does not fit the certificate";
     }
-    if (failed != NULL) {
+    if (is_encrypted)
+        snprintf(error, error_size, "%s: %s", file, RELAY_TLS_IS_ENCRYPTED);
+    else if (failed != NULL)
         explain(error, error_size, file, failed);
+    if (failed != NULL) {
         SSL_CTX_free(context);
         return NULL;
     }
+    SSL_CTX_set_default_passwd_cb_userdata(context, NULL);
     SSL_CTX_set_alpn_select_cb(context, on_alpn, NULL);
     SSL_CTX_set_num_tickets(context, 0);            /* TLS 1.3 */
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET); /* TLS 1.2 */

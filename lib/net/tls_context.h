@@ -14,6 +14,14 @@
 
 #define RELAY_PIN_SIZE 32 /* SHA-256 of a SubjectPublicKeyInfo */
 
+/* Why a key file is refused, for messages that have named it. */
+#define RELAY_TLS_IS_ENCRYPTED                                                                               \
+    "the key is encrypted, and the relay takes no passphrase: store it decrypted (openssl pkey)"
+
+/* From now on a file of this context that wants a passphrase fails to load and sets *is_encrypted, which must live until
+ * the last one is loaded. Without this call OpenSSL asks at the terminal and blocks the thread. */
+void relay_tls_take_no_passphrase(SSL_CTX *context, bool *is_encrypted);
+
 struct relay_tls_server_config {
     const char *certificate_file; /* PEM, the leaf first */
     const char *key_file;

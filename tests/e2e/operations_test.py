@@ -16,6 +16,7 @@ import time
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
 
 from harness import configs, http1, http2, http3, pki, process, rebinding, vitals
 
@@ -201,6 +202,17 @@ def test_a_broken_configuration_changes_nothing(egress, tcp_echo):
         reload(relay)
 
 
+@contextlib.contextmanager
+def locked(path):
+    """While it lasts the key has a passphrase."""
+    saved = path.read_bytes()
+    key = serialization.load_pem_private_key(saved, None)
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                       serialization.BestAvailableEncryption(b"secret")))
+    yield
+    path.write_bytes(saved)
+
+
 def test_a_missing_certificate_is_a_failed_reload(egress, certificates, tmp_path, tcp_echo):
     """The same file names, but one file has gone or does not fit its key: the old certificate is served on."""
     cert, key = certificates.issue("vanishing", ["localhost", "127.0.0.1"])
@@ -221,6 +233,12 @@ def test_a_missing_certificate_is_a_failed_reload(egress, certificates, tmp_path
         reload(again, "failed")
         cert.write_bytes(b"-----BEGIN CERTIFICATE-----\njunk\n")
         reload(again, "failed")
+        cert.write_bytes(saved)
+        with locked(key):
+            reload(again, "failed")
+            said = again.events("reload_failed")[-1]["reason"]
+            assert f"{key}: the key is encrypted" in said, said
+        cert.unlink()
         with http1.Connection(at.tls, context=certificates.client_context(["http/1.1"])) as connection:
             assert connection.request("GET", "/index.html")[0] == 200
         cert.write_bytes(saved)

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 """Runs `twohop` as an operator does before serving. Usage: command.py TWOHOP SOURCE_ROOT"""
+import fcntl
 import hashlib
+import os
 import pathlib
+import pty
 import subprocess
 import sys
 import tempfile
+import termios
 
 TWOHOP, ROOT = sys.argv[1], pathlib.Path(sys.argv[2])
 failures = []
@@ -13,6 +17,22 @@ failures = []
 def run(*arguments):
     done = subprocess.run([TWOHOP, *arguments], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
+
+
+def run_at_terminal(*arguments):
+    """What it says to one, where nobody answers."""
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen([TWOHOP, *arguments], stdin=its_end, stdout=its_end, stderr=its_end, start_new_session=True,
+                               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(its_end)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    said = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    return said
 
 
 def check(what, is_good, seen):
@@ -44,6 +64,15 @@ with tempfile.TemporaryDirectory() as name:
         seen = run("-t", "-c", str(file))
         at = f"{file}:{len(text.splitlines()) + 1}:1: "
         check(f"-t {role}, unknown key", seen[0] == 1 and seen[1] == "" and seen[2].startswith(at), seen)
+
+    locked = folder / "locked.yaml"
+    locked.write_text(text.replace("/etc/twohop/key.pem", f"{folder}/locked.pem").replace("/etc/twohop/", f"{folder}/"))
+    subprocess.run(["openssl", "pkcs8", "-topk8", "-in", folder / "key.pem", "-out", folder / "locked.pem", "-passout", "pass:secret"],
+                   check=True, capture_output=True)
+    (folder / "locked.pem").chmod(0o600)
+    for option in ("-t", "-c"):
+        seen = run_at_terminal(*dict.fromkeys((option, "-c")), str(locked))
+        check(f"{option} with an encrypted key", f"{folder}/locked.pem: the key is encrypted" in seen and "pass phrase" not in seen, seen)
 
     (folder / "tokens").unlink()
     file.write_text(text.replace("/etc/twohop/", f"{folder}/"))

@@ -1,5 +1,6 @@
 /* A temporary folder, entered, with what configurations name: cert.pem and key.pem (a pair), other.pem
- * (another key), open.pem (a key that everybody can read), tokens, bad-tokens. */
+ * (another key), open.pem (a key that everybody can read), locked.pem and old-locked.pem (keys with a passphrase, in
+ * PKCS #8 and in the form before it), tokens, bad-tokens. */
 #ifndef TESTS_UNIT_CONFIG_FIXTURE_H
 #define TESTS_UNIT_CONFIG_FIXTURE_H
 
@@ -34,6 +35,18 @@ static void write_key(const char *path, EVP_PKEY *key, mode_t mode)
     assert_int_equal(chmod(path, mode), 0);
 }
 
+static void write_locked_keys(EVP_PKEY *key)
+{
+    static unsigned char passphrase[] = "secret";
+    const EVP_CIPHER *cipher = EVP_aes_128_cbc();
+    BIO *file = BIO_new_file("locked.pem", "w"), *old = BIO_new_file("old-locked.pem", "w");
+    assert_int_equal(PEM_write_bio_PKCS8PrivateKey(file, key, cipher, (char *)passphrase, 6, NULL, NULL), 1);
+    assert_int_equal(PEM_write_bio_PrivateKey_traditional(old, key, cipher, passphrase, 6, NULL, NULL), 1);
+    BIO_free(file);
+    BIO_free(old);
+    assert_int_equal(chmod("locked.pem", 0600) + chmod("old-locked.pem", 0600), 0);
+}
+
 static void write_certificate(const char *path, EVP_PKEY *key)
 {
     X509 *certificate = X509_new();
@@ -60,6 +73,7 @@ static int enter_folder(void **state)
     write_key("key.pem", key, 0600);
     write_key("open.pem", key, 0644);
     write_key("other.pem", other, 0600);
+    write_locked_keys(key);
     write_certificate("cert.pem", key);
     EVP_PKEY_free(key);
     EVP_PKEY_free(other);
@@ -70,8 +84,9 @@ static int enter_folder(void **state)
 
 static int leave_folder(void **state)
 {
-    static const char *const files[] = {"key.pem", "open.pem",   "other.pem",  "cert.pem",
-                                        "tokens",  "bad-tokens", "relay.yaml", NULL};
+    static const char *const files[] = {
+        "key.pem",        "open.pem", "other.pem",  "cert.pem",   "locked.pem",
+        "old-locked.pem", "tokens",   "bad-tokens", "relay.yaml", NULL};
     for (int i = 0; files[i] != NULL; i++)
         unlink(files[i]);
     return chdir("/") != 0 || rmdir(folder) != 0;

@@ -149,6 +149,13 @@ static const struct {
      ":2:65: [listen] expected a file with the PEM private key of cert.pem: other.pem: key values mismatch"},
     {"role: egress\nlisten: {port: 443, ssl: {certificate-file: cert.pem, key-file: open.pem}}\n",
      ":2:65: [listen] expected a key file that only its owner can read: chmod 600 open.pem"},
+    {"role: egress\nlisten: {port: 443, ssl: {certificate-file: cert.pem, key-file: locked.pem}}\n",
+     ":2:65: [listen] expected a PEM private key: locked.pem: the key is encrypted, and the relay takes no "
+     "passphrase: store it decrypted (openssl pkey)"},
+    {"role: egress\nlisten: {port: 443, type: quic, ssl: {certificate-file: cert.pem, key-file: "
+     "old-locked.pem}}\n",
+     ":2:77: [listen] expected a PEM private key: old-locked.pem: the key is encrypted, and the relay takes "
+     "no passphrase: store it decrypted (openssl pkey)"},
     {"role: egress\nlisten: {port: 443, ssl: {certificate-file: cert.pem, key-file: key.pem, "
      "minimum-version: SSLv3}}\n",
      ":2:91: [listen] expected TLSv1.2 or TLSv1.3"},

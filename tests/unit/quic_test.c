@@ -16,6 +16,7 @@
 #include "lib/net/quic_endpoint.h"
 #include "lib/net/quic_memory.h"
 #include "lib/net/quic_tls.h"
+#include "lib/net/tls_context.h"
 #include "lib/wire/error.h"
 #include "tests/unit/quic_harness.h"
 
@@ -740,6 +741,22 @@ static void test_pins(void **state)
     assert_int_equal(f.a.close_error, RELAY_ERR_CERTIFICATE_PIN);
 }
 
+/* A key with a passphrase, in the folder of the certificate. */
+static void write_locked_key(char *path, size_t size)
+{
+    gnutls_x509_privkey_t key;
+    static char pem[8192];
+    size_t len = sizeof(pem);
+    gnutls_x509_privkey_init(&key);
+    gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA, GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0);
+    assert_int_equal(gnutls_x509_privkey_export_pkcs8(key, GNUTLS_X509_FMT_PEM, "secret",
+                                                      GNUTLS_PKCS_PBES2_AES_128, pem, &len),
+                     0);
+    gnutls_x509_privkey_deinit(key);
+    snprintf(path, size, "%s/locked.pem", f.certificate.folder);
+    write_file(path, &(gnutls_datum_t){(unsigned char *)pem, (unsigned)len});
+}
+
 static void test_bad_files(void **state)
 {
     char reason[RELAY_QUIC_ERROR_SIZE] = "";
@@ -748,6 +765,12 @@ static void test_bad_files(void **state)
                      RELAY_ERR_CERTIFICATE);
     assert_null(none);
     assert_non_null(strstr(reason, "/nonexistent"));
+    char locked[128];
+    write_locked_key(locked, sizeof(locked));
+    assert_int_equal(relay_quic_credentials_server(f.certificate.chain, locked, NULL, &none, reason),
+                     RELAY_ERR_CERTIFICATE);
+    assert_true(strstr(reason, locked) == reason && strstr(reason, RELAY_TLS_IS_ENCRYPTED) != NULL);
+    unlink(locked);
     assert_int_equal(relay_quic_credentials_client("/nonexistent", NULL, 0, &none, reason),
                      RELAY_ERR_CERTIFICATE);
     assert_non_null(strstr(reason, "/nonexistent"));

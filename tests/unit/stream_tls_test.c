@@ -270,6 +270,16 @@ static void a_context_says_what_is_wrong(void **state)
     config = (struct relay_tls_server_config){certificate_file, certificate_file};
     assert_null(relay_tls_server_context(&config, error, sizeof(error)));
     assert_non_null(strstr(error, "key"));
+    char locked[] = "/tmp/stream_tls_test.XXXXXX";
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    FILE *file = fdopen(mkstemp(locked), "w");
+    PEM_write_PKCS8PrivateKey(file, key, EVP_aes_128_cbc(), "secret", 6, NULL, NULL);
+    fclose(file);
+    EVP_PKEY_free(key);
+    config.key_file = locked;
+    assert_null(relay_tls_server_context(&config, error, sizeof(error)));
+    assert_true(strstr(error, locked) == error && strstr(error, RELAY_TLS_IS_ENCRYPTED) != NULL);
+    unlink(locked);
     chmod(key_file, 0644);
     config.key_file = key_file;
     SSL_CTX *context = relay_tls_server_context(&config, error, sizeof(error));
