@@ -301,10 +301,26 @@ static struct flow *find_flow(struct relay_udp_front *front, const struct sockad
     return flow;
 }
 
+/* False: all are in use. */
+static bool make_room(struct relay_udp_front *front)
+{
+    struct flow *quietest = front->flows;
+    if (front->num_flows < RELAY_UDP_FRONT_FLOWS_MAX)
+        return true;
+    for (struct flow *flow = quietest->next; flow != NULL; flow = flow->next) {
+        if (flow->last_used < quietest->last_used)
+            quietest = flow;
+    }
+    if (relay_loop_now(front->config.loop) - quietest->last_used < RELAY_UDP_FRONT_YIELD)
+        return false;
+    remove_flow(quietest);
+    return true;
+}
+
 static struct flow *new_flow(struct relay_udp_front *front, const struct sockaddr_storage *source,
                              const struct relay_host *host, uint16_t port)
 {
-    struct flow *flow = front->num_flows < RELAY_UDP_FRONT_FLOWS_MAX ? calloc(1, sizeof(*flow)) : NULL;
+    struct flow *flow = make_room(front) ? calloc(1, sizeof(*flow)) : NULL;
     if (flow == NULL)
         return NULL;
     flow->opening.on_open = on_open;

@@ -2,9 +2,10 @@
  * target.
  *
  * Either all go to one target (a forward), or each has the head of a SOCKS5 datagram that names its target
- * (an association). A tunnel ends after RELAY_UDP_FRONT_IDLE without a datagram either way. While it is being
- * opened the first datagrams wait; what is too big for the path, and what comes when there are too many
- * tunnels, is dropped and counted. Both ways datagrams go in runs: what one read brings for a tunnel is one
+ * (an association). A tunnel ends after RELAY_UDP_FRONT_IDLE without a datagram either way; when there are too
+ * many, the quietest makes room for a new one if it was quiet for RELAY_UDP_FRONT_YIELD. While a tunnel is being
+ * opened the first datagrams wait; what is too big for the path, and what comes when no tunnel makes room, is
+ * dropped and counted. Both ways datagrams go in runs: what one read brings for a tunnel is one
  * run, and what tunnels bring in one turn leaves at its end. When the chain is blocked by its congestion window the
  * socket is not read, as dropping costs the connection inside most of its speed.
  */
@@ -14,6 +15,7 @@
 #include "client/chain.h"
 
 #define RELAY_UDP_FRONT_IDLE        (120 * RELAY_SECOND) /* RFC 9298 section 3.1: at least two minutes */
+#define RELAY_UDP_FRONT_YIELD       (5 * RELAY_SECOND) /* one who waits for an answer does not wait longer */
 #define RELAY_UDP_FRONT_FLOWS_MAX   256
 #define RELAY_UDP_FRONT_EARLY_MAX   8 /* datagrams that wait for their tunnel; runs, for room in it */
 #define RELAY_UDP_FRONT_EARLY_BYTES 65536

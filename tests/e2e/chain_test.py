@@ -1,4 +1,5 @@
 """twohop-client and two hops: real programs' protocols in, targets out, and what happens when a hop fails."""
+import contextlib
 import hashlib
 import os
 import socket
@@ -74,6 +75,30 @@ def test_tcp_and_udp_by_every_front(chain, tcp_echo, udp_echo, quic):
         associate.send("127.0.0.1", udp_echo.port, b"fragment", fragment=1)
         associate.send("127.0.0.1", udp_echo.port, b"whole")
         assert associate.receive() == b"whole"
+
+
+def test_one_target_more_than_an_association_holds(chain):
+    """The 257th waits until one of the 256 has been quiet for five seconds, and takes its place; that one may come back."""
+    up = chain()
+    with contextlib.ExitStack() as stack:
+        targets = [stack.enter_context(echo.UdpEcho()) for _ in range(257)]
+        associate = stack.enter_context(socks.Associate(up.socks))
+        for target in targets[:256]:
+            associate.send("127.0.0.1", target.port, b"one of many")
+            assert associate.receive() == b"one of many"
+        for target in targets[:256]:  # all at once: none is quiet for long, however long the opening took
+            associate.send("127.0.0.1", target.port, b"again")
+        assert [associate.receive() for _ in range(256)] == [b"again"] * 256
+        associate.settimeout(0.5)
+        associate.send("127.0.0.1", targets[256].port, b"too many")
+        with pytest.raises(TimeoutError):
+            associate.receive()
+        time.sleep(5)
+        associate.settimeout(10)
+        for target in targets[256], targets[0]:
+            associate.send("127.0.0.1", target.port, b"room again")
+            assert associate.receive() == b"room again"
+
 
 
 def test_the_client_says_goodbye_to_every_hop(chain, tcp_echo):
