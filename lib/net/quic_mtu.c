@@ -14,6 +14,7 @@
 #define CWND_MIN         (2 * LAST)          /* the congestion controller's minimum, or less */
 #define NARROW_AFTER     3                   /* PTO at the minimum */
 #define UNANSWERED_AFTER 3                   /* PTO */
+#define UNANSWERED_LEAST (400 * RELAY_MS)    /* a peer that waits for its processor is no black hole */
 #define RAISE_AFTER      (10 * RELAY_SECOND) /* the first time, then twice as long */
 #define RAISE_MAX        (600 * RELAY_SECOND)
 #define LOOK_FIRST       (20 * RELAY_MS)
@@ -84,8 +85,11 @@ bool relay_quic_mtu_watch(struct relay_quic_mtu *mtu, const struct relay_quic_mt
         mtu->largest = 0;
         return false;
     }
-    /* Below the start it takes longer, because most outages end. */
-    uint64_t patience = (lower == LEAST ? 2 * UNANSWERED_AFTER : UNANSWERED_AFTER) * signs->pto;
+    uint64_t patience = UNANSWERED_AFTER * signs->pto;
+    if (patience < UNANSWERED_LEAST)
+        patience = UNANSWERED_LEAST;
+    if (lower == LEAST)
+        patience *= 2; /* because most outages end */
     if (signs->now < mtu->answered_at + patience &&
         !(is_narrow && signs->now >= mtu->narrow_since + NARROW_AFTER * signs->pto))
         return false;

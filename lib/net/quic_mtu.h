@@ -16,9 +16,10 @@
  *
  * Later the path may come to carry less without a word (a black hole: ngtcp2 does not look for one, nor does it
  * tell which packets are acknowledged). Its signs, when packets above the next lower size are sent: none of what
- * is in flight is acknowledged any more, whatever else the peer sends; or something is, but the congestion window
- * stays at its minimum (only small packets arrive). Then the cap falls to that size: to the start, from there to
- * 1200. Because an outage or a congested path looks the same, the former cap is tried again after a while.
+ * is in flight is acknowledged any more for three PTO and 400 ms, whatever else the peer sends; or something is,
+ * but the congestion window stays at its minimum for three PTO (only small packets arrive). Then the cap falls to
+ * that size: to the start, from there to 1200. Because an outage or a congested path looks the same, the former
+ * cap is tried again after a while.
  */
 #ifndef RELAY_NET_QUIC_MTU_H
 #define RELAY_NET_QUIC_MTU_H

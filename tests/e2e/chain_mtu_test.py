@@ -94,14 +94,13 @@ def largest(fits, least, seconds=15):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_small_links(case, network, relay, client, certificates, tmp_path, record_property):
+def test_small_links(case, network, relay, client, certificates, tmp_path):
     stage = Stage(case, network, relay, client, certificates, tmp_path)
     with stage.egress.inside():
         target, sizer = source.Source(DOWNLOAD, rate=1 << 30), echo.UdpSizer()
     with target, sizer, stage.client.inside():
         up = stage.start_client(hop1=stage.hop1)
         first, whole = download(stage.http, target)
-        record_property("first_byte_ms", round(first * 1000))
         print(f"{case.name}: first byte after {first * 1000:.0f} ms, {DOWNLOAD >> 20} MiB in {whole:.1f} s")
         assert first < 1 and whole < 15, (first, whole)
         assert all(event["http"] == 3 for event in up.events("hop_ready"))
@@ -112,7 +111,7 @@ def test_small_links(case, network, relay, client, certificates, tmp_path, recor
             before = stage.metrics(stage.egress_relay)[TOO_BIG]
             for _ in range(3):
                 assert not passes(associate, sizer.port, 1450, 100) and not passes(associate, sizer.port, 100, 1450)
-            assert passes(associate, sizer.port, most_up, most_down)
+            assert any(passes(associate, sizer.port, most_up, most_down, patience=2) for _ in range(3))
             assert stage.metrics(stage.egress_relay)[TOO_BIG] >= before + 3
         assert download(stage.http, target)[1] < 15  # all of it still works
         assert len(up.events("hop_ready")) == 2

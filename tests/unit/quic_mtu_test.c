@@ -7,7 +7,7 @@
 #include "lib/net/loop.h"
 #include "lib/net/quic_mtu.h"
 
-#define PTO (100 * RELAY_MS)
+#define PTO (150 * RELAY_MS)
 
 /* A cap that probes have raised to 1452. */
 static void make(struct relay_quic_mtu *mtu, bool is_ipv6)
@@ -80,8 +80,23 @@ static void test_unanswered(void **state)
     raise_at(&mtu, 150, 1200);
     raise_at(&mtu, 211, 1452);
     LOOK_ALL(&mtu, GOOD, WAITING, WAITING, {1452, 40000, 50000, false, 1250});
-    raise_at(&mtu, 400, 1250); /* the second time it waits longer */
-    raise_at(&mtu, 420, 1452);
+    raise_at(&mtu, 340, 1250); /* the second time it waits longer */
+    raise_at(&mtu, 360, 1452);
+}
+
+/* On a fast path three PTO are no more than what a busy machine keeps a process waiting. */
+static void test_a_peer_that_waits_for_its_processor(void **state)
+{
+    struct relay_quic_mtu mtu;
+    struct relay_quic_mtu_signs signs = {.rtt = 1, .flight = 40000, .cwnd = 50000, .pto = 30 * RELAY_MS};
+    make(&mtu, false);
+    for (signs.now = RELAY_SECOND; signs.now < 1400 * RELAY_MS; signs.now += 30 * RELAY_MS) {
+        relay_quic_mtu_sent(&mtu, 1452);
+        assert_false(relay_quic_mtu_watch(&mtu, &signs));
+    }
+    signs.now = 1400 * RELAY_MS;
+    assert_true(relay_quic_mtu_watch(&mtu, &signs));
+    assert_int_equal(mtu.cap, 1250);
 }
 
 /* From a start of its own, which an outage of a few PTO does not touch. */
@@ -197,13 +212,10 @@ static void test_starts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unanswered),
-        cmocka_unit_test(test_short_outage),
-        cmocka_unit_test(test_only_small_ones_pass),
-        cmocka_unit_test(test_no_hole),
-        cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_up_and_down),
-        cmocka_unit_test(test_starts),
+        cmocka_unit_test(test_unanswered),   cmocka_unit_test(test_a_peer_that_waits_for_its_processor),
+        cmocka_unit_test(test_short_outage), cmocka_unit_test(test_only_small_ones_pass),
+        cmocka_unit_test(test_no_hole),      cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_up_and_down),  cmocka_unit_test(test_starts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
