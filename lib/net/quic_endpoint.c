@@ -256,6 +256,12 @@ static void deliver(struct relay_quic_socket *socket, struct relay_udp_message *
                                        .local = (const struct sockaddr *)&socket->bound,
                                        .peer = (const struct sockaddr *)&message->peer,
                                        .ecn = message->ecn};
+    if (message
+            ->is_to_many) { /* no connection begins there, and an answer would tell every relay of a network */
+        relay_count(socket->endpoint->loop->metrics->drop_packet,
+                    (message->len + message->segment - 1) / message->segment);
+        return;
+    }
     if (socket->is_wildcard && message->local.ss_family == socket->bound.ss_family) {
         ((struct sockaddr_in *)&message->local)->sin_port = ((struct sockaddr_in *)&socket->bound)->sin_port;
         packet.local = (const struct sockaddr *)&message->local;

@@ -84,12 +84,15 @@ static void read_control(struct msghdr *header, struct relay_udp_message *messag
             struct sockaddr_in *local = (struct sockaddr_in *)&message->local;
             local->sin_family = AF_INET;
             local->sin_addr = info.ipi_addr;
+            /* The address to answer from is another one: only the kernel knows which ends in a broadcast. */
+            message->is_to_many = info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr;
         } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
             struct in6_pktinfo info;
             memcpy(&info, CMSG_DATA(c), sizeof(info));
             struct sockaddr_in6 *local = (struct sockaddr_in6 *)&message->local;
             local->sin6_family = AF_INET6;
             local->sin6_addr = info.ipi6_addr;
+            message->is_to_many = IN6_IS_ADDR_MULTICAST(&info.ipi6_addr);
             if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
                 local->sin6_scope_id = info.ipi6_ifindex;
         }
@@ -128,6 +131,7 @@ int relay_udp_receive(int fd, uint8_t *scratch, int most, struct relay_udp_messa
         messages[i].base = pieces[i].iov_base;
         messages[i].len = messages[i].segment = headers[i].msg_len;
         messages[i].ecn = 0;
+        messages[i].is_to_many = false;
         memset(&messages[i].local, 0, sizeof(messages[i].local));
         read_control(&headers[i].msg_hdr, &messages[i]);
     }

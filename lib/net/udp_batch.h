@@ -28,6 +28,7 @@ struct relay_udp_message {
     uint8_t *base;
     size_t len, segment;
     uint8_t ecn;
+    bool is_to_many; /* `local` is known, and a multicast or broadcast address */
     struct sockaddr_storage peer, local;
 };
 

@@ -20,6 +20,8 @@ from harness import attack, configs, http3, quic_frames, vitals
 from harness.attack import MIB, is_served, unharmed
 from harness.quic_frames import Sender
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 AUTH = ("proxy-authorization", configs.BEARER)
 PROTOCOL_VIOLATION, CRYPTO_BUFFER_EXCEEDED, INVALID_TOKEN, KEY_UPDATE_ERROR = 0x0A, 0x0D, 0x0B, 0x0E
 UNEXPECTED_MESSAGE = 0x100 + 10
@@ -134,6 +136,39 @@ def test_tokens_of_earlier_connections(egress, certificates, tcp_echo):
                 one = Shaker(relay, certificates, host, token)
                 with one.socket:
                     assert one.ask(one.first) == answer, (host, token)
+
+
+# ---- packets to everybody (T22) ----
+
+def test_packets_to_a_broadcast_or_multicast_address(network, relay, certificates, tmp_path):
+    """A relay on a wildcard address gets them; it drops and counts them, and answers what comes to itself."""
+    near, far = network.host("near"), network.host("far")
+    _, link = network.cable(near, ["10.1.0.1/24", "fd00:1::1/64"], far, ["10.1.0.2/24", "fd00:1::2/64"])
+    at = configs.Ports()
+    listen = [one for host in ("0.0.0.0", "::") for one in configs._listen(certificates, at, host)]
+    started = relay(configs.egress(certificates, tmp_path, at, listen=listen), prefix=near.prefix)
+
+    def answer(family, destination):
+        """The next packet from the relay, None when there is none in half a second."""
+        with far.inside(), socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+            one.settimeout(0.5)
+            quic = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost"))
+            quic.connect(("127.0.0.1", 1), now=0)
+            one.sendto(quic.datagrams_to_send(now=0)[0][0], (destination, at.tls))
+            with contextlib.suppress(TimeoutError):
+                return one.recv(2000)
+
+    for family, alone, many in ((socket.AF_INET, "10.1.0.1", ("10.1.0.255", "255.255.255.255", "224.0.0.1")),
+                                (socket.AF_INET6, "fd00:1::1", ("ff02::1",))):
+        assert all(answer(family, destination) is None for destination in many)
+        assert answer(family, alone) is not None
+    with near.inside():
+        metrics = vitals.Vitals(started).metrics()
+        assert metrics['twohop_dropped_total{reason="bad_packet"}'] == 4
+        started.stop(timeout=5)
+
 
 
 # ---- packets without a connection (T22) ----
