@@ -1,13 +1,16 @@
 """Hostile HTTP/3: requests that are taken back, streams in crumbs, QPACK, datagrams where none belong (T26, T27, T30)."""
 import asyncio
+import contextlib
 import functools
 import struct
 
 import pytest
 
 from harness import attack, capsule, configs, http3, quic_frames, vitals
-from harness.attack import MIB, is_served, unharmed
+from harness.attack import MIB, unharmed
 from harness.quic_frames import Sender, varint
+
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
 
 AUTH = ("proxy-authorization", configs.BEARER)
 H3_CLOSED_CRITICAL_STREAM, H3_FRAME_UNEXPECTED, H3_EXCESSIVE_LOAD, H3_ID_ERROR = 0x104, 0x105, 0x107, 0x108
