@@ -9,6 +9,8 @@ import pytest
 
 from harness import configs, http1, http3
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from harness import capsule, configs, http1, http3, vitals
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 AUTH = ("proxy-authorization", configs.BEARER)
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 

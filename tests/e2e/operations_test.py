@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import serialization
 
 from harness import configs, http1, http2, http3, pki, process, rebinding, vitals
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 AUTH = ("proxy-authorization", configs.BEARER)
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 

@@ -17,6 +17,8 @@ from aioquic.quic.connection import QuicConnection
 from harness import capsule, configs, http1, http2, http3, process, vitals
 from harness.vitals import LEAN, Watch
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 AUTH = ("proxy-authorization", configs.BEARER)
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -515,7 +517,7 @@ def test_a_flood_of_initials(egress, certificates, tcp_echo):
     """Retry from the 100th half-open handshake on; never more than three times the bytes that came."""
     relay = egress()
     with Watch(relay, tcp_echo) as watch, contextlib.ExitStack() as stack:
-        template, sockets, sent = initial(certificates), [], 0
+        template, sockets = initial(certificates), []
         packets = [initial(certificates) for _ in range(300)]
         for packet in packets:
             one = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))

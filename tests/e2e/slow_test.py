@@ -13,6 +13,8 @@ from aioquic.quic.connection import QuicConnection
 
 from harness import configs, http1, http2, http3, rebinding, vitals
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 AUTH = ("proxy-authorization", configs.BEARER)
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
