@@ -361,16 +361,19 @@ static void retire(struct relay_link *link)
     close_link(link);
 }
 
-static void on_goaway(void *user)
+static void on_goaway(void *user, const struct relay_failure *failure)
 {
     struct relay_link *link = user;
     struct relay_chain *chain = link->chain;
     if (is_retired(link) || link == &chain->standby)
         return;
-    if (link->index + 1 == num_hops(chain))
-        retire(link);
-    else
+    if (link->index + 1 < num_hops(chain)) {
         link->draining = true; /* hop 1: the watch finds another; in the middle: until it closes */
+    } else {
+        if (failure != NULL)
+            log_failure(failure); /* of a retired one nothing is told any more */
+        retire(link);
+    }
     relay_task_queue(chain->loop, &chain->advance);
 }
 

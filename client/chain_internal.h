@@ -2,6 +2,7 @@
 #ifndef RELAY_CLIENT_CHAIN_INTERNAL_H
 #define RELAY_CLIENT_CHAIN_INTERNAL_H
 
+#include "client/abandoned.h"
 #include "client/chain.h"
 
 #define RELAY_CHAIN_RETIRED_MAX 4
@@ -39,6 +40,7 @@ struct relay_chain {
     struct relay_opening *waiting, **waiting_end; /* first come, first served */
     size_t num_waiting;
     struct relay_opening *opening; /* asked for, not answered */
+    struct relay_abandoned abandoned;
 };
 
 /* ---- opening.c ---- */

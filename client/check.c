@@ -56,9 +56,16 @@ static void on_ready(void *user)
     done(hop->check);
 }
 
-static void on_ignored(void *user)
+static void on_path_lost(void *user)
 {
     (void)user;
+}
+
+/* Its end follows, or the check is over before. */
+static void on_goaway(void *user, const struct relay_failure *failure)
+{
+    (void)user;
+    (void)failure;
 }
 
 static void on_close(void *user, const struct relay_failure *failure)
@@ -70,7 +77,7 @@ static void on_close(void *user, const struct relay_failure *failure)
 }
 
 static const struct relay_hop_user hop_cb = {
-    .on_ready = on_ready, .on_path_lost = on_ignored, .on_goaway = on_ignored, .on_close = on_close};
+    .on_ready = on_ready, .on_path_lost = on_path_lost, .on_goaway = on_goaway, .on_close = on_close};
 
 static int connect_place(struct check *check, unsigned number, size_t place)
 {

@@ -19,6 +19,28 @@ void relay_failure_set(struct relay_failure *failure, int error, unsigned hop, c
     va_end(args);
 }
 
+/* RFC 9113 section 7 and RFC 9114 section 8.1: those that a relay may have a reason for. */
+static const struct {
+    uint64_t http2, http3;
+    const char *text;
+} closes[] = {
+    {0xb, 0x107, "excessive load"},
+    {0x1, 0x101, "it says that we broke the protocol"},
+    {0x2, 0x102, "internal error"},
+};
+
+const char *relay_close_print(enum relay_http_version version, uint64_t code, char *text, size_t size)
+{
+    for (size_t i = 0; i < sizeof(closes) / sizeof(closes[0]); i++) {
+        if (code == (version == RELAY_HTTP_3 ? closes[i].http3 : closes[i].http2)) {
+            snprintf(text, size, "closed by the relay: %s", closes[i].text);
+            return text;
+        }
+    }
+    snprintf(text, size, "closed by the relay with the error 0x%llx", (unsigned long long)code);
+    return text;
+}
+
 const char *relay_refusal_print(const struct relay_refusal *refusal, char *text, size_t size)
 {
     const char *why = relay_error_text(refusal->error);

@@ -20,6 +20,9 @@ struct relay_failure {
 __attribute__((format(printf, 5, 6))) void relay_failure_set(struct relay_failure *failure, int error,
                                                              unsigned hop, const char *authority,
                                                              const char *format, ...);
+/* What a relay says with the error code by which it closes the connection (relay_session.peer_code, not 0):
+ * "closed by the relay: excessive load". Returns `text`. */
+const char *relay_close_print(enum relay_http_version version, uint64_t code, char *text, size_t size);
 /* What the refusal means in words: "the token was refused (407)", "name resolution failed: NXDOMAIN (502)".
  * Returns `text`. */
 const char *relay_refusal_print(const struct relay_refusal *refusal, char *text, size_t size);

@@ -128,7 +128,7 @@ static void run_task(struct relay_task *task)
     }
     if (hop->cb != NULL && hop->goaway_due) {
         hop->goaway_due = false;
-        hop->cb->on_goaway(hop->user);
+        hop->cb->on_goaway(hop->user, hop->failure.error != RELAY_OK ? &hop->failure : NULL);
     }
     if (hop->cb != NULL && hop->path_lost_due && hop->state == RELAY_HOP_READY) {
         hop->path_lost_due = false;
@@ -403,6 +403,15 @@ void relay_hop_attempt_ready(struct relay_attempt *attempt)
     relay_task_queue(hop->loop, &hop->task);
 }
 
+/* Of the connection in use. */
+static void note_loss(struct relay_hop *hop, int error)
+{
+    const char *why = hop->winner->text;
+    relay_failure_set(
+        &hop->failure, error, hop->params.number, hop->place->authority, "%s%s",
+        why[0] != '\0' ? "" : "the connection was lost: ", why[0] != '\0' ? why : relay_error_text(error));
+}
+
 void relay_hop_attempt_failed(struct relay_attempt *attempt, int error)
 {
     struct relay_hop *hop = attempt->hop;
@@ -411,8 +420,7 @@ void relay_hop_attempt_failed(struct relay_attempt *attempt, int error)
     attempt->failed = true;
     attempt->error = error;
     if (hop->state == RELAY_HOP_READY && attempt == hop->winner) {
-        relay_failure_set(&hop->failure, error, hop->params.number, hop->place->authority,
-                          "the connection was lost: %s", relay_error_text(error));
+        note_loss(hop, error);
         die(hop);
     } else if (hop->state == RELAY_HOP_CONNECTING) {
         if (attempt->is_http3)
@@ -426,8 +434,11 @@ void relay_hop_attempt_failed(struct relay_attempt *attempt, int error)
 
 void relay_hop_attempt_goaway(struct relay_attempt *attempt)
 {
-    attempt->hop->goaway_due = attempt == attempt->hop->winner;
-    relay_task_queue(attempt->hop->loop, &attempt->hop->task);
+    struct relay_hop *hop = attempt->hop;
+    hop->goaway_due = attempt == hop->winner;
+    if (hop->goaway_due && attempt->text[0] != '\0')
+        note_loss(hop, RELAY_ERR_CLOSED);
+    relay_task_queue(hop->loop, &hop->task);
 }
 
 void relay_hop_attempt_path_lost(struct relay_attempt *attempt)

@@ -51,8 +51,8 @@ struct relay_hop_user {
     void (*on_ready)(void *user);
     /* The carrier has gone, but this hop's QUIC connection lives: call relay_hop_move, or relay_hop_close. */
     void (*on_path_lost)(void *user);
-    /* No new tunnels; the open ones live on. */
-    void (*on_goaway)(void *user);
+    /* No new tunnels; the open ones live on. `failure`: why, if the relay blames us; NULL: all is in order. */
+    void (*on_goaway)(void *user, const struct relay_failure *failure);
     void (*on_close)(void *user, const struct relay_failure *failure);
 };
 

@@ -37,14 +37,24 @@ static void on_session_ready(void *user)
     relay_hop_attempt_ready(user);
 }
 
+/* What the relay said about it is worth more than what we saw of it. */
+static void note_peer_code(struct relay_attempt *attempt)
+{
+    const struct relay_session *session = attempt->session;
+    if (session->peer_code != 0)
+        relay_close_print(session->version, session->peer_code, attempt->text, sizeof(attempt->text));
+}
+
 static void on_session_goaway(void *user)
 {
+    note_peer_code(user);
     relay_hop_attempt_goaway(user);
 }
 
 static void on_session_close(void *user, int error)
 {
     struct relay_attempt *attempt = user;
+    note_peer_code(attempt);
     attempt->session = NULL;
     relay_hop_attempt_failed(attempt, error != RELAY_OK ? error : RELAY_ERR_CLOSED);
     relay_hop_attempt_gone(attempt);

@@ -189,7 +189,7 @@ static void on_tunnel_bytes(void *user, uint8_t *bytes, size_t len)
         relay_tunnel_pause(forward->tunnel);
 }
 
-/* The response is complete. */
+/* The response is complete: the tunnel ends in order, both ways, unless the server did not want the whole request. */
 static void on_tunnel_fin(void *user)
 {
     struct forward *forward = user;
@@ -198,7 +198,10 @@ static void on_tunnel_fin(void *user)
         relay_stream_release(forward->stream);
     }
     forward->stream = NULL;
-    relay_tunnel_abort(forward->tunnel, RELAY_ERR_CANCELLED);
+    if (forward->is_complete)
+        relay_tunnel_send_fin(forward->tunnel);
+    else
+        relay_tunnel_abort(forward->tunnel, RELAY_ERR_CANCELLED);
 }
 
 static void on_tunnel_writable(void *user)

@@ -71,6 +71,7 @@ static struct relay_tunnel *detach(struct relay_opening *opening)
     return tunnel;
 }
 
+/* Refused: what is left of it. */
 static void drop_tunnel(struct relay_tunnel *tunnel)
 {
     if (tunnel == NULL)
@@ -81,8 +82,15 @@ static void drop_tunnel(struct relay_tunnel *tunnel)
 
 void relay_opening_cancel(struct relay_opening *opening)
 {
-    if (opening->chain != NULL)
-        drop_tunnel(detach(opening));
+    struct relay_chain *chain = opening->chain;
+    if (chain == NULL)
+        return;
+    bool is_told = relay_task_is_queued(&opening->task); /* refused, or its time is over */
+    struct relay_tunnel *tunnel = detach(opening);
+    if (tunnel != NULL && !is_told)
+        relay_abandoned_add(&chain->abandoned, tunnel);
+    else
+        drop_tunnel(tunnel);
 }
 
 /* ---- failing ---- */

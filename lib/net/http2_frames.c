@@ -3,13 +3,13 @@
 
 #include <stdlib.h>
 
+#include "lib/net/limit_log.h"
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
-#define SETTINGS_MAX  32              /* entries of one SETTINGS frame (T15) */
-#define ACKS_MAX      1000            /* of PING and SETTINGS, waiting for a peer that does not read (T13) */
-#define RTT_MIN       (10 * RELAY_MS) /* below it the turns of both loops tell more than the path */
-#define YOUNG_REQUEST RELAY_SECOND    /* a reset of a younger one counts as rapid (T10) */
+#define SETTINGS_MAX 32              /* entries of one SETTINGS frame (T15) */
+#define ACKS_MAX     1000            /* of PING and SETTINGS, waiting for a peer that does not read (T13) */
+#define RTT_MIN      (10 * RELAY_MS) /* below it the turns of both loops tell more than the path */
 
 static struct http2_stream *stream_of(nghttp2_session *nghttp, int32_t id)
 {
@@ -108,10 +108,8 @@ static void on_data_recv(struct http2_session *session, const nghttp2_frame *fra
     bool ends = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     if (frame->data.padlen > 0 && frame->hd.length == frame->data.padlen && !ends &&
         !relay_http2_guard_control(&session->guard, session->super.limits,
-                                   relay_loop_now(session->super.loop))) {
-        relay_count(session->super.loop->metrics->limit_control, 1);
-        relay_http2_session_fail(session, RELAY_ERR_EXCESSIVE_LOAD);
-    }
+                                   relay_loop_now(session->super.loop)))
+        relay_http2_session_limit(session, RELAY_LIMIT_CONTROL_FRAMES);
     if (stream == NULL)
         return;
     if (frame->data.padlen > 0)
@@ -120,18 +118,22 @@ static void on_data_recv(struct http2_session *session, const nghttp2_frame *fra
         on_fin_in(stream);
 }
 
+/* Rapid is only what the client did not wait for (T10): an answered request has cost its dial and its place as one
+ * that ends in order, and other limits count those. One that has ended already is a frame without use. */
 static void on_reset_recv(struct http2_session *session, const nghttp2_frame *frame)
 {
     struct http2_stream *stream = stream_of(session->nghttp, frame->hd.stream_id);
+    const struct relay_limits *limits = session->super.limits;
     uint64_t now = relay_loop_now(session->super.loop);
     if (stream != NULL)
         stream->is_reset_in = true;
-    bool is_early = stream == NULL || !stream->is_answered || now - stream->tunnel.opened_at < YOUNG_REQUEST;
-    if (!session->super.is_server || !is_early ||
-        relay_http2_guard_reset(&session->guard, session->super.limits, now))
+    if (!session->super.is_server)
         return;
-    relay_count(session->super.loop->metrics->limit_resets, 1);
-    relay_http2_session_fail(session, RELAY_ERR_EXCESSIVE_LOAD);
+    if (stream == NULL && !relay_http2_guard_control(&session->guard, limits, now))
+        relay_http2_session_limit(session, RELAY_LIMIT_CONTROL_FRAMES);
+    else if (stream != NULL && !stream->is_head_sent &&
+             !relay_http2_guard_reset(&session->guard, limits, now))
+        relay_http2_session_limit(session, RELAY_LIMIT_RESETS);
 }
 
 static void on_settings_recv(struct http2_session *session, const nghttp2_frame *frame)
@@ -163,6 +165,7 @@ static int on_frame_recv(nghttp2_session *nghttp, const nghttp2_frame *frame, vo
         break;
     case NGHTTP2_GOAWAY:
         session->is_goaway_in = true;
+        session->super.peer_code = frame->goaway.error_code;
         break;
     default:
         break;
@@ -206,8 +209,14 @@ static void on_reset_sent(struct http2_session *session, uint32_t code)
         relay_http2_guard_own_reset(&session->guard, session->super.limits,
                                     relay_loop_now(session->super.loop)))
         return;
-    relay_count(session->super.loop->metrics->limit_resets, 1);
-    relay_http2_session_fail(session, RELAY_ERR_EXCESSIVE_LOAD);
+    relay_http2_session_limit(session, RELAY_LIMIT_OWN_RESETS);
+}
+
+static void on_head_sent(struct http2_session *session, int32_t id)
+{
+    struct http2_stream *stream = stream_of(session->nghttp, id);
+    if (stream != NULL)
+        stream->is_head_sent = true;
 }
 
 static void on_fin_sent(struct http2_session *session, int32_t id)
@@ -230,7 +239,9 @@ static int on_frame_send(nghttp2_session *nghttp, const nghttp2_frame *frame, vo
         on_reset_sent(session, frame->rst_stream.error_code);
     else if (frame->hd.type == NGHTTP2_GOAWAY)
         session->goaway_code = frame->goaway.error_code;
-    else if ((is_data || frame->hd.type == NGHTTP2_HEADERS) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+    if (frame->hd.type == NGHTTP2_HEADERS)
+        on_head_sent(session, frame->hd.stream_id);
+    if ((is_data || frame->hd.type == NGHTTP2_HEADERS) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         on_fin_sent(session, frame->hd.stream_id);
     if (is_data && frame->hd.length > 0) {
         session->active_at = relay_loop_now(session->super.loop);

@@ -18,6 +18,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "lib/net/http2.h"
+#include "lib/net/limit_log.h"
 #include "lib/net/stream.h"
 
 #define HTTP2_FRAME_HEAD    9
@@ -110,6 +111,7 @@ struct http2_stream {
     int32_t id;
     uint64_t progress_at; /* server, an ordinary message: its head, its answer, the last DATA of that */
     bool is_shown;        /* server: on_request was called; client: always */
+    bool is_head_sent;    /* server: and it has gone to the transport */
     bool is_answered;     /* server: our head is queued; client: on_response was called */
     bool is_tunnel;       /* a 2xx to CONNECT went or came */
     bool is_fin_in;       /* the peer's END_STREAM came */
@@ -166,6 +168,8 @@ static inline struct http2_session *relay_http2_session_of(struct relay_session 
 
 /* Ends the connection with GOAWAY, from the flush task. May be called anywhere, also inside nghttp2. */
 void relay_http2_session_fail(struct http2_session *session, int error);
+/* The same, because the peer went over the limit: ENHANCE_YOUR_CALM, counted and logged. */
+void relay_http2_session_limit(struct http2_session *session, enum relay_limit limit);
 /* Ends it now. Not inside nghttp2. */
 void relay_http2_session_end(struct http2_session *session, int error);
 /* Writes while the transport takes bytes; nothing when busy. */

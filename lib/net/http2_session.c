@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/net/limit_log.h"
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
@@ -43,6 +44,15 @@ void relay_http2_session_fail(struct http2_session *session, int error)
     session->error = error;
     nghttp2_session_terminate_session(session->nghttp, goaway_code(error));
     relay_task_queue(session->super.loop, &session->flush);
+}
+
+void relay_http2_session_limit(struct http2_session *session, enum relay_limit limit)
+{
+    if (session->failing || session->dead)
+        return;
+    if (session->super.is_server)
+        relay_limit_log(session->super.loop, limit);
+    relay_http2_session_fail(session, RELAY_ERR_EXCESSIVE_LOAD);
 }
 
 static void end(struct http2_session *session, int error, void (*ending)(struct relay_stream *))
@@ -243,7 +253,7 @@ static void show_request(struct http2_session *session, struct http2_head *head)
         relay_http2_stream_refuse(stream, error, relay_slice_is(head->method, "CONNECT"));
         if (!relay_http2_guard_own_reset(&session->guard, session->super.limits,
                                          relay_loop_now(session->super.loop)))
-            relay_http2_session_fail(session, RELAY_ERR_EXCESSIVE_LOAD);
+            relay_http2_session_limit(session, RELAY_LIMIT_OWN_RESETS);
         return;
     }
     if (error != 0) {
@@ -315,7 +325,8 @@ static void feed_frame(struct http2_session *session, const uint8_t *bytes, size
     ssize_t taken = nghttp2_session_mem_recv(session->nghttp, bytes, len);
     session->busy = false;
     if (taken == NGHTTP2_ERR_FLOODED) {
-        relay_count(session->super.loop->metrics->limit_control, 1);
+        if (session->super.is_server)
+            relay_limit_log(session->super.loop, RELAY_LIMIT_CONTROL_FRAMES);
         end(session, RELAY_ERR_EXCESSIVE_LOAD, relay_stream_close);
     } else if (taken < 0) {
         end(session, taken == NGHTTP2_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_PROTOCOL,
@@ -349,10 +360,8 @@ static void feed(struct http2_session *session, const uint8_t *bytes, size_t len
     uint64_t now = relay_loop_now(session->super.loop);
     while (len > 0 && !session->dead && !session->failing) {
         size_t taken;
-        int error = relay_http2_guard_walk(&session->guard, session->super.limits, bytes, len, now, &taken);
-        if (error != 0) {
-            relay_count(session->super.loop->metrics->limit_control, 1);
-            relay_http2_session_fail(session, error);
+        if (relay_http2_guard_walk(&session->guard, session->super.limits, bytes, len, now, &taken) != 0) {
+            relay_http2_session_limit(session, RELAY_LIMIT_CONTROL_FRAMES);
             break;
         }
         if (!judge_past(session))
@@ -430,8 +439,8 @@ static void on_event(struct relay_task *task)
     const struct relay_session_user *cb = session->super.cb;
     void *user = session->super.user;
     int error = session->error;
-    relay_http2_session_free(session);
     cb->on_close(user, error);
+    relay_http2_session_free(session);
 }
 
 void relay_http2_session_init_tasks(struct http2_session *session, enum relay_level level)

@@ -159,6 +159,7 @@ struct relay_http3_stream {
     bool is_tunnel;       /* counted in num_open_tunnels */
     bool is_over;         /* counted in num_over */
     bool is_submitted;    /* our head went to nghttp3 */
+    bool is_head_sent;    /* and some of it is in a packet */
     bool is_waiting;      /* the reader had nothing to give */
     bool had_turn;        /* the reader gave its share in this round */
     bool fin_queued;      /* the user has ended its direction */

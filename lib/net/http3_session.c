@@ -4,11 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/net/limit_log.h"
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
-
-/* A reset counts against the peer when nothing was answered yet, or so soon after the request. */
-#define EARLY_RESET RELAY_SECOND
 
 static bool is_request(int64_t id)
 {
@@ -46,26 +44,27 @@ static uint64_t broken(struct relay_http3 *session, int rv)
 
 /* ---- limits ---- */
 
+static void count(struct relay_http3 *session, struct relay_bucket *bucket, uint32_t size, uint32_t rate,
+                  enum relay_limit limit)
+{
+    if (session->is_close_due || relay_bucket_take(bucket, 1, size, rate, relay_loop_now(session->base.loop)))
+        return;
+    if (session->base.is_server)
+        relay_limit_log(session->base.loop, limit);
+    relay_http3_close(session, NGHTTP3_H3_EXCESSIVE_LOAD, RELAY_ERR_EXCESSIVE_LOAD);
+}
+
 void relay_http3_count_reset(struct relay_http3 *session)
 {
     const struct relay_limits *limits = session->base.limits;
-    if (!session->base.is_server || session->is_close_due ||
-        relay_bucket_take(&session->resets, 1, limits->reset_burst, limits->reset_rate,
-                          relay_loop_now(session->base.loop)))
-        return;
-    relay_count(session->base.loop->metrics->limit_resets, 1);
-    relay_http3_close(session, NGHTTP3_H3_EXCESSIVE_LOAD, RELAY_ERR_EXCESSIVE_LOAD);
+    count(session, &session->resets, limits->reset_burst, limits->reset_rate, RELAY_LIMIT_RESETS);
 }
 
 void relay_http3_count_own_reset(struct relay_http3 *session)
 {
     const struct relay_limits *limits = session->base.limits;
-    if (session->is_close_due ||
-        relay_bucket_take(&session->own_resets, 1, limits->own_reset_burst, limits->own_reset_rate,
-                          relay_loop_now(session->base.loop)))
-        return;
-    relay_count(session->base.loop->metrics->limit_resets, 1);
-    relay_http3_close(session, NGHTTP3_H3_EXCESSIVE_LOAD, RELAY_ERR_EXCESSIVE_LOAD);
+    count(session, &session->own_resets, limits->own_reset_burst, limits->own_reset_rate,
+          RELAY_LIMIT_OWN_RESETS);
 }
 
 /* nghttp3 refuses PRIORITY_UPDATE for streams beyond the limit as it knows it (here never less than QUIC's
@@ -315,11 +314,10 @@ static void on_stream_acked(void *user, int64_t id, uint64_t len)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }
 
-/* The peer does not want this request any more. */
+/* Not wanted any more. Rapid is what did not wait for its answer (T10): others cost what other limits count. */
 static void cancelled(struct relay_http3 *session, struct relay_http3_stream *stream)
 {
-    uint64_t now = relay_loop_now(session->base.loop);
-    if (!stream->is_failed && (!stream->is_submitted || now - stream->tunnel.opened_at < EARLY_RESET))
+    if (session->base.is_server && !stream->is_failed && !stream->is_head_sent)
         relay_http3_count_reset(session);
     relay_http3_stream_fail(stream, NGHTTP3_H3_REQUEST_CANCELLED, RELAY_ERR_RESET);
 }
@@ -407,6 +405,9 @@ static int pull(void *user, int64_t *id, bool *fin, struct iovec *pieces, int si
 static void on_pulled(void *user, int64_t id, size_t len)
 {
     struct relay_http3 *session = user;
+    struct relay_http3_stream *stream = is_request(id) ? relay_http3_stream_find(session, id) : NULL;
+    if (stream != NULL)
+        stream->is_head_sent = true; /* what goes first */
     if (!is_dead(session) && nghttp3_conn_add_write_offset(session->h3, id, len) != 0)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }
@@ -445,6 +446,7 @@ static void on_writable(void *user)
 static void on_quic_close(void *user, int error, uint64_t code)
 {
     struct relay_http3 *session = user;
+    session->base.peer_code = code != NGHTTP3_H3_NO_ERROR ? code : 0;
     session->final_error = session->is_close_due ? session->close_error : error;
     session->quic = NULL;
     session->is_closing = true;

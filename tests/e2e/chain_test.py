@@ -17,10 +17,12 @@ UDP_SEGMENT = 103
 class Chain:
     """One egress, some ingresses, a client in front of them."""
 
-    def __init__(self, relay, client, certificates, folder, ingresses=1, quic=True, **client_options):
+    def __init__(self, relay, client, certificates, folder, ingresses=1, quic=True, egress_options=None,
+                 **client_options):
         self.certificates, self.folder = certificates, folder
         self.egress_at, self.ingress_at = configs.Ports(), [configs.Ports() for _ in range(ingresses)]
-        self.egress = relay(configs.egress(certificates, folder, self.egress_at, peers=["127.0.0.0/8"]), name="egress")
+        self.egress = relay(configs.egress(certificates, folder, self.egress_at, peers=["127.0.0.0/8"], **(egress_options or {})),
+                            name="egress")
         self.ingresses = []
         for number, at in enumerate(self.ingress_at):
             config = configs.ingress(certificates, folder, at, [f"127.0.0.1:{self.egress_at.tls}"])

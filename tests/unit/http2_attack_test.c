@@ -166,19 +166,52 @@ static void t10_rapid_reset(void **state)
     peers_free(peers);
 }
 
-static void t10_resets_of_living_tunnels_are_no_attack(void **state)
+/* Answered while the head was read, but the answer has not gone out: nobody waited for it. */
+static void t10_what_is_answered_at_once_is_no_excuse(void **state)
+{
+    static const char *const requests[] = {CONNECT, GET};
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        struct peers *peers = attacked();
+        for (uint32_t id = 1; id < 20000; id += 2) {
+            put_head(peers, id, END_STREAM, requests[i]);
+            put_frame(peers, RST_STREAM, 0, id, "\0\0\0\10", 4);
+        }
+        expect_goaway(peers, ENHANCE_YOUR_CALM);
+        assert_true(peers->num_requests < 500);
+        assert_int_equal(peers->metrics.limit_resets, 1);
+        peers_free(peers);
+    }
+}
+
+static void t10_resets_of_answered_requests_are_no_attack(void **state)
 {
     struct peers *peers = attacked();
     peers->limits.reset_burst = 1;
-    put_head(peers, 1, 0, CONNECT);
-    put_head(peers, 3, 0, CONNECT);
-    turns(peers, 5);
-    for (struct seen *seen = peers->requests; seen != NULL; seen = seen->next)
-        seen->tunnel->opened_at -= 2 * RELAY_SECOND;
-    put_frame(peers, RST_STREAM, 0, 1, "\0\0\0\10", 4);
-    put_frame(peers, RST_STREAM, 0, 3, "\0\0\0\10", 4);
+    peers->limits.reset_rate = 1;
+    for (uint32_t id = 1; id < 60; id += 2) {
+        put_head(peers, id, 0, CONNECT);
+        turns(peers, 5);
+        assert_int_equal(peers->requests->closes, 0);
+        put_frame(peers, RST_STREAM, 0, id, "\0\0\0\10", 4);
+        turns(peers, 5);
+    }
     assert_int_equal(look(peers).goaway, -1);
-    assert_int_equal(peers->requests->error, RELAY_ERR_RESET);
+    assert_int_equal(peers->num_requests, 30);
+    for (struct seen *seen = peers->requests; seen != NULL; seen = seen->next)
+        assert_int_equal(seen->error, RELAY_ERR_RESET);
+    peers_free(peers);
+}
+
+/* Behind the end of their streams: frames without use. */
+static void t10_resets_of_nothing(void **state)
+{
+    struct peers *peers = attacked();
+    put_head(peers, 1, END_STREAM, GET);
+    turns(peers, 5);
+    for (int i = 0; i < 3000; i++)
+        put_frame(peers, RST_STREAM, 0, 1, "\0\0\0\10", 4);
+    expect_goaway(peers, ENHANCE_YOUR_CALM);
+    assert_int_equal(peers->metrics.limit_control, 1);
     peers_free(peers);
 }
 
@@ -544,7 +577,9 @@ int main(void)
         cmocka_unit_test(a_connect_may_come_before_our_settings_and_half_closed),
         cmocka_unit_test(early_bytes_and_single_bytes),
         cmocka_unit_test(t10_rapid_reset),
-        cmocka_unit_test(t10_resets_of_living_tunnels_are_no_attack),
+        cmocka_unit_test(t10_what_is_answered_at_once_is_no_excuse),
+        cmocka_unit_test(t10_resets_of_nothing),
+        cmocka_unit_test(t10_resets_of_answered_requests_are_no_attack),
         cmocka_unit_test(t11_own_resets),
         cmocka_unit_test(t11_frames_on_half_closed_streams),
         cmocka_unit_test(t12_continuation_flood),

@@ -43,6 +43,7 @@ static struct end ends[2200], *server_ends[1100], clients[1100];
 static size_t num_ends, num_server;
 static bool is_ready, got_goaway, server_closed, client_closed;
 static int server_error, client_error;
+static uint64_t client_peer_code;
 static enum behaviour behaviour;
 static uint8_t block[65536];
 
@@ -256,6 +257,7 @@ static inline void on_client_close(void *user, int error)
 {
     client_closed = true;
     client_error = error;
+    client_peer_code = client->peer_code;
 }
 
 static const struct relay_session_user server_user = {.on_request = on_request, .on_close = on_server_close};

@@ -211,6 +211,13 @@ static void test_many_streams(void **state)
     assert_int_equal(client->num_tunnels, 1000);
 }
 
+static const struct end *condition_end;
+
+static bool this_is_answered(void)
+{
+    return condition_end->status != 0;
+}
+
 static void test_rapid_reset(void **state)
 {
     join();
@@ -230,7 +237,24 @@ static void test_rapid_reset(void **state)
     assert_int_equal(fake_last_close, 0x107);
     assert_int_equal(server_error, RELAY_ERR_EXCESSIVE_LOAD);
     assert_int_equal(metrics.limit_resets, 1);
+    assert_int_equal(client_peer_code, 0x107);
     assert_true(sent >= limits.reset_burst);
+}
+
+static void test_resets_of_answered_requests(void **state)
+{
+    join();
+    limits.reset_burst = limits.reset_rate = 1;
+    for (size_t i = 0; i < 30; i++) {
+        struct end *end = open_kind(RELAY_KIND_BYTES, i);
+        assert_non_null(end);
+        condition_end = end;
+        assert_true(run_until(this_is_answered));
+        relay_tunnel_abort(end->tunnel, RELAY_ERR_CANCELLED);
+        run_turns(6);
+    }
+    assert_false(client_closed || server_closed);
+    assert_int_equal(metrics.limit_resets, 0);
 }
 
 static void test_shutdown(void **state)
@@ -312,10 +336,23 @@ static void test_close_with_tunnels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_get),      TEST(test_head),        TEST(test_connect_echo), TEST(test_half_close),
-        TEST(test_refused),  TEST(test_abort_codes), TEST(test_client_abort), TEST(test_fair),
-        TEST(test_stalled),  TEST(test_growth),      TEST(test_many_streams), TEST(test_rapid_reset),
-        TEST(test_shutdown), TEST(test_idle),        TEST(test_slow_head),    TEST(test_close_with_tunnels),
+        TEST(test_get),
+        TEST(test_head),
+        TEST(test_connect_echo),
+        TEST(test_half_close),
+        TEST(test_refused),
+        TEST(test_abort_codes),
+        TEST(test_client_abort),
+        TEST(test_fair),
+        TEST(test_stalled),
+        TEST(test_growth),
+        TEST(test_many_streams),
+        TEST(test_rapid_reset),
+        TEST(test_resets_of_answered_requests),
+        TEST(test_shutdown),
+        TEST(test_idle),
+        TEST(test_slow_head),
+        TEST(test_close_with_tunnels),
         TEST(test_no_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
