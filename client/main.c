@@ -13,6 +13,8 @@
 #include "client/front.h"
 #include "client/front_forward.h"
 #include "lib/net/hosts_file.h"
+#include "lib/net/log.h"
+#include "lib/net/log_file.h"
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
@@ -203,6 +205,7 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     relay_log_set_level(command.check ? RELAY_LOG_ERROR : client.config.log_level);
+    relay_log_set_fd(relay_log_file_own(STDERR_FILENO));
     raise_descriptors();
     return run(&command);
 }

@@ -6,16 +6,17 @@
 #include <unistd.h>
 #include <h2o/configurator.h>
 
+#include "lib/net/log.h"
 #include "lib/net/log_file.h"
 #include "modules/directive.h"
 
 #define COMMON_FORMAT "%h %l %u %t \"%r\" %s %b \"%{Referer}i\" \"%{User-agent}i\""
-#define LINE_SIZE     4096 /* longer ones are allocated */
 
 struct relay_access_log {
     struct relay_access_log *next;
     char *path;
     int fd; /* -1: a dry run's */
+    atomic_bool is_torn;
     h2o_logconf_t *format;
     unsigned depth; /* of the level where it stands */
     bool is_over;   /* that level has been left */
@@ -29,7 +30,7 @@ struct configurator {
 
 struct logger {
     h2o_logger_t super; /* first */
-    const struct relay_access_log *log;
+    struct relay_access_log *log;
 };
 
 /* The library knows no HTTP/3 and would print HTTP/2; ours takes precedence over its function. */
@@ -40,12 +41,17 @@ size_t h2o_stringify_protocol_version(char *dst, int version)
 
 static void log_access(h2o_logger_t *super, h2o_req_t *req)
 {
-    const struct relay_access_log *log = ((struct logger *)super)->log;
-    char buffer[LINE_SIZE];
+    static const char cut_off[] = "...\n";
+    struct relay_access_log *log = ((struct logger *)super)->log;
+    char buffer[RELAY_LOG_LINE_MAX];
     size_t len = sizeof(buffer);
-    char *line = h2o_log_request(log->format, req, &len, buffer);
-    ssize_t written = write(log->fd, line, len);
-    (void)written; /* nobody could be told */
+    char *line = h2o_log_request(log->format, req, &len, buffer); /* allocated when it is longer */
+    if (len > RELAY_LOG_LINE_MAX) {
+        len = RELAY_LOG_LINE_MAX;
+        memcpy(line + len - strlen(cut_off), cut_off, strlen(cut_off));
+    }
+    if (!relay_log_file_write(log->fd, &log->is_torn, line, len))
+        relay_log_count_dropped();
     if (line != buffer)
         free(line);
 }

@@ -1,5 +1,7 @@
 /* `access-log`: one line per ordinary request, as in h2o, whose formats it takes. It is ours because h2o's own
- * makes its file readable for everybody and never opens it again.
+ * makes its file readable for everybody, never opens it again, waits for whoever reads it and sets no bound: a line over
+ * RELAY_LOG_LINE_MAX is cut and ends with "...", one that cannot be written at once is dropped and counted with those of
+ * lib/net/log.h.
  *
  * Use:  1. relay_access_log_register before the configuration is applied.
  *       2. relay_access_log_each: to give the files away, and to open them again when they were rotated.

@@ -162,8 +162,10 @@ static void copy_errors_to_stderr(void)
 static int open_log(const struct relay_config *config, char *why, size_t size)
 {
     relay_log_set_level(config->log_level);
-    if (config->error_log == NULL)
+    if (config->error_log == NULL) {
+        relay_log_set_fd(relay_log_file_own(STDERR_FILENO));
         return 0;
+    }
     server.log_fd = relay_log_file_open(config->error_log);
     if (server.log_fd < 0) {
         snprintf(why, size, "error-log: %s: %s", config->error_log, strerror(-server.log_fd));

@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-#define LINE_MAX_BYTES 4096
+#include "lib/net/log_file.h"
 
 static atomic_int fd_of_log = 2, fd_of_errors = -1, level_of_log = RELAY_LOG_INFO;
+static atomic_bool is_log_torn, is_errors_torn;
 static atomic_ulong dropped;
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
@@ -39,6 +39,11 @@ void relay_log_copy_errors(int fd)
 unsigned long relay_log_dropped(void)
 {
     return atomic_load(&dropped);
+}
+
+void relay_log_count_dropped(void)
+{
+    atomic_fetch_add(&dropped, 1);
 }
 
 static void now_text(char *text, size_t size)
@@ -81,21 +86,20 @@ void relay_log(enum relay_log_level level, const char *event, const char *format
     json_t *line = make_line(level, event, format, fields);
     va_end(fields);
     if (line == NULL) {
-        atomic_fetch_add(&dropped, 1);
+        relay_log_count_dropped();
         return;
     }
-    char text[LINE_MAX_BYTES];
+    char text[RELAY_LOG_LINE_MAX];
     size_t len = json_dumpb(line, text, sizeof(text) - 1, JSON_COMPACT | JSON_ENSURE_ASCII);
     json_decref(line);
     if (len == 0 || len > sizeof(text) - 1) {
-        atomic_fetch_add(&dropped, 1);
+        relay_log_count_dropped();
         return;
     }
     text[len++] = '\n';
-    /* One write per line: lines of several threads do not mix. */
-    if (write(atomic_load(&fd_of_log), text, len) != (ssize_t)len)
-        atomic_fetch_add(&dropped, 1);
+    if (!relay_log_file_write(atomic_load(&fd_of_log), &is_log_torn, text, len))
+        relay_log_count_dropped();
     const int copy = atomic_load(&fd_of_errors);
-    if (level == RELAY_LOG_ERROR && copy >= 0 && write(copy, text, len) != (ssize_t)len)
-        atomic_fetch_add(&dropped, 1);
+    if (level == RELAY_LOG_ERROR && copy >= 0 && !relay_log_file_write(copy, &is_errors_torn, text, len))
+        relay_log_count_dropped();
 }

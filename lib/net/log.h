@@ -14,7 +14,7 @@ enum relay_log_level { RELAY_LOG_DEBUG, RELAY_LOG_INFO, RELAY_LOG_WARNING, RELAY
 
 /* `format` and the rest as for json_pack without the braces: relay_log(RELAY_LOG_INFO, "listening", "s:s,
  * s:i", "address", text, "port", 443). NULL: no more fields. A line that cannot be written is dropped and
- * counted. */
+ * counted; nobody waits for it. */
 void relay_log(enum relay_log_level level, const char *event, const char *format, ...);
 void relay_log_set_level(enum relay_log_level level);
 enum relay_log_level relay_log_get_level(void);
@@ -23,7 +23,8 @@ void relay_log_set_fd(int fd);
 /* Lines at error level go to this one as well; -1, at first: to none. For a start, which is not to fail in silence
  * because its reason stands in a file. */
 void relay_log_copy_errors(int fd);
-/* Lines that could not be written since the start. */
+/* Lines that could not be written since the start, and one more of them: of another log. */
 unsigned long relay_log_dropped(void);
+void relay_log_count_dropped(void);
 
 #endif

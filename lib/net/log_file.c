@@ -3,14 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int relay_log_file_open(const char *path)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    const int flags = O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    int fd = open(path, O_WRONLY | flags, 0640);
+    if (fd < 0 && errno == ENXIO) /* a named pipe without a reader: with us as one it waits for another */
+        fd = open(path, O_RDWR | flags, 0640);
     return fd >= 0 ? fd : -errno;
 }
 
@@ -54,4 +59,30 @@ int relay_log_file_reopen(const char *path, int fd)
     int error = dup3(fresh, fd, O_CLOEXEC) >= 0 ? 0 : -errno;
     close(fresh);
     return error;
+}
+
+int relay_log_file_own(int fd)
+{
+    char path[32];
+    struct stat status;
+    if (fstat(fd, &status) != 0 || !(S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)))
+        return fd;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    const int own = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    return own >= 0 ? own : fd;
+}
+
+bool relay_log_file_write(int fd, atomic_bool *is_torn, const char *line, size_t len)
+{
+    struct pollfd file = {.fd = fd, .events = POLLOUT};
+    if (poll(&file, 1, 0) != 1 || (file.revents & POLLOUT) == 0)
+        return false;
+    const ssize_t before = atomic_exchange(is_torn, false) ? 1 : 0;
+    const struct iovec parts[] = {{"\n", (size_t)before}, {(char *)line, len}};
+    const ssize_t written = writev(fd, parts, 2);
+    if (written == before + (ssize_t)len)
+        return true;
+    if (written < 0 ? before > 0 : written != before)
+        atomic_store(is_torn, true);
+    return false;
 }

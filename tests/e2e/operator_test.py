@@ -1,9 +1,12 @@
 """What an operator reads off a relay and asks of it: figures, refusals at start, log files, tokens."""
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import pathlib
+import select
 import shutil
 import signal
 import socket
@@ -23,9 +26,9 @@ AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 @pytest.fixture
 def egress(relay, certificates, tmp_path):
     """start(**more directives): an egress; at: its ports, vitals: its vital signs."""
-    def start(**more):
+    def start(build=None, **more):
         at = configs.Ports()
-        started = relay(configs.egress(certificates, tmp_path, at, **({"log-level": "debug"} | more)))
+        started = relay(configs.egress(certificates, tmp_path, at, **({"log-level": "debug"} | more)), build=build)
         started.at, started.vitals = at, vitals.Vitals(started)
         return started
     return start
@@ -99,6 +102,65 @@ def test_lost_log_lines_are_counted(egress):
     lost = relay.vitals.metrics()["twohop_log_lines_dropped_total"]
     assert lost >= 1
     assert json.loads(relay.admin_get("/status.json")[1])["log_lines_dropped"] == lost
+
+
+@pytest.mark.parametrize("log", ["access-log", "error-log", "standard error"])
+def test_nobody_waits_for_a_log_pipe(egress, tcp_echo, tmp_path, log):
+    """Its reader stands still (T86): lines are dropped and counted; when it goes on, whole lines come again."""
+    pipe, build, more = tmp_path / "pipe", None, {log: str(tmp_path / "pipe")}
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    if log == "standard error":
+        build, more = tmp_path, {}
+        (tmp_path / "twohop").write_text(f"#!/bin/sh\nexec {process.BUILD}/twohop \"$@\" 2>{pipe}\n")
+        (tmp_path / "twohop").chmod(0o755)
+    relay = egress(build=build, **more)
+
+    def request():
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.request("GET", "/index.html", "User-Agent: " + "u" * 300)[0] == 200
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
+
+    def lost():
+        return relay.vitals.metrics()["twohop_log_lines_dropped_total"]
+
+    with vitals.Bystander(relay.at.clear, tcp_echo) as bystander:
+        for _ in range(60):
+            request()
+        bystander.echo()
+        vitals.wait(lambda: lost() > 0)
+        text = os.read(reader, 65536)
+        request()
+        vitals.wait(lambda: select.select([reader], [], [], 0)[0])
+        text += os.read(reader, 65536)
+    relay.stop()
+    os.close(reader)
+    assert text.endswith(b"\n")
+    for line in text.splitlines():
+        if log == "access-log":
+            assert line.startswith(b"127.0.0.1 ") and line.endswith(b'u"'), line
+        else:
+            assert json.loads(line)["event"], line
+
+
+def test_long_lines_of_the_access_log_are_cut(egress, tmp_path):
+    relay = egress(**{"access-log": str(tmp_path / "access")})
+    for path in ("/" + "a" * 15000, "/index.html"):
+        with http1.Connection(relay.at.clear) as connection:
+            connection.request("GET", path)
+    log = vitals.wait(lambda: [text for text in [(tmp_path / "access").read_text()] if "index" in text])[0]
+    long, short = log.splitlines()
+    assert len(long) == 4095 and long.endswith("aaaa...") and " 200 " in short
+
+
+def test_failed_lines_of_the_access_log_are_counted(egress):
+    relay = egress(**{"access-log": "/dev/full"})
+    before = relay.vitals.metrics()["twohop_log_lines_dropped_total"]
+    with http1.Connection(relay.at.clear) as connection:
+        connection.request("GET", "/index.html")
+    vitals.wait(lambda: relay.vitals.metrics()["twohop_log_lines_dropped_total"] == before + 1)
 
 
 def test_the_admin_listener(egress):

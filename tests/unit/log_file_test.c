@@ -4,9 +4,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -95,12 +98,86 @@ static void check_makes_nothing(void **state)
     assert_int_equal(relay_log_file_check("/dev/null/log"), -ENOTDIR);
 }
 
+/* Lines until the pipe is full; then its reader takes all, and the next line stands alone. */
+static void fill_and_drain(int fd, int reader)
+{
+    static char text[1 << 17];
+    char line[1000];
+    atomic_bool is_torn = false;
+    ssize_t written = 0;
+    memset(line, 'x', sizeof(line));
+    line[sizeof(line) - 1] = '\n';
+    while (relay_log_file_write(fd, &is_torn, line, sizeof(line)))
+        written += (ssize_t)sizeof(line);
+    assert_true(written > 0);
+    assert_false(relay_log_file_write(fd, &is_torn, line, sizeof(line)));
+    assert_int_equal(read(reader, text, sizeof(text)), written);
+    assert_true(relay_log_file_write(fd, &is_torn, "last\n", 5));
+    assert_int_equal(read(reader, text, sizeof(text)), 5);
+}
+
+static void nobody_waits_for_a_named_pipe(void **state)
+{
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int fd = relay_log_file_open(path); /* before its reader */
+    assert_true(fd >= 0);
+    assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    int reader = open(path, O_RDONLY | O_CLOEXEC);
+    fill_and_drain(fd, reader);
+    close(reader);
+    close(fd);
+}
+
+static void nobody_waits_for_an_inherited_pipe(void **state)
+{
+    int ends[2];
+    atomic_bool is_torn = false;
+    signal(SIGPIPE, SIG_IGN);
+    assert_int_equal(pipe(ends), 0);
+    fill_and_drain(ends[1], ends[0]);
+    int own = relay_log_file_own(ends[1]);
+    assert_int_not_equal(own, ends[1]);
+    assert_true(fcntl(own, F_GETFL) & O_NONBLOCK);
+    assert_false(fcntl(ends[1], F_GETFL) & O_NONBLOCK); /* it may be a shell's, too */
+    fill_and_drain(own, ends[0]);
+    close(ends[0]);
+    assert_false(relay_log_file_write(own, &is_torn, "gone\n", 5));
+    close(own);
+    close(ends[1]);
+    assert_false(relay_log_file_write(ends[1], &is_torn, "closed\n", 7));
+    assert_int_equal(relay_log_file_own(ends[1]), ends[1]);
+}
+
+/* The disk was full in the middle of a line. */
+static void what_follows_half_a_line_begins_a_line(void **state)
+{
+    struct rlimit limit;
+    atomic_bool is_torn = false;
+    int fd = relay_log_file_open(path);
+    assert_int_equal(relay_log_file_own(fd), fd);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    const struct rlimit full = {8, limit.rlim_max};
+    assert_true(relay_log_file_write(fd, &is_torn, "whole\n", 6));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+    assert_false(relay_log_file_write(fd, &is_torn, "torn\n", 5));
+    assert_false(relay_log_file_write(fd, &is_torn, "lost\n", 5));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_true(relay_log_file_write(fd, &is_torn, "next\n", 5));
+    assert_true(relay_log_file_write(fd, &is_torn, "last\n", 5));
+    assert_file(path, "whole\nto\nnext\nlast\n");
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(only_owner_and_group_may_read, setup, teardown),
         cmocka_unit_test_setup_teardown(rotation, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failure_keeps_the_old_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(nobody_waits_for_a_named_pipe, setup, teardown),
+        cmocka_unit_test(nobody_waits_for_an_inherited_pipe),
+        cmocka_unit_test_setup_teardown(what_follows_half_a_line_begins_a_line, setup, teardown),
         cmocka_unit_test_setup_teardown(check_makes_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
