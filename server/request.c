@@ -250,6 +250,13 @@ static bool is_multi_range(struct relay_slice name, struct relay_slice value)
     return relay_slice_is(name, "range") && memchr(value.base, ',', value.len) != NULL;
 }
 
+/* Whoever wants credentials reads them in the head. Here an access log's format could name them, and a request that is
+ * refused before auth (T72) would be logged with them. */
+static bool is_credentials(struct relay_slice name)
+{
+    return relay_slice_is(name, "proxy-authorization") || relay_slice_is(name, "authorization");
+}
+
 static void copy_fields(struct request *self, const struct relay_request *head)
 {
     h2o_req_t *req = &self->req;
@@ -259,7 +266,7 @@ static void copy_fields(struct request *self, const struct relay_request *head)
         fields[i] = (struct relay_field){name, value};
         if (relay_slice_is(name, "host") || relay_slice_is(name, "content-length") ||
             relay_slice_is(name, "upgrade") || relay_slice_is(name, "transfer-encoding") ||
-            relay_slice_is(name, "expect") || is_multi_range(name, value))
+            relay_slice_is(name, "expect") || is_multi_range(name, value) || is_credentials(name))
             continue;
         const h2o_token_t *token = h2o_lookup_token(name.base, name.len);
         if (token != NULL)

@@ -33,6 +33,10 @@ def udp_path(target):
     return f"/.well-known/masque/udp/{target.host}/{target.port}/"
 
 
+def udp_path_of(port):
+    return f"/.well-known/masque/udp/127.0.0.1/{port}/"
+
+
 EVIL = [b"a\x1b[31mred", b"a\"b", b"a\\nb", b"a\tb", b"\xff\xfe\x80", "\u202egro".encode(), b"x" * 10000, b"{\"event\":\"ready\"}",
         b"%0d%0aInjected: 1", b"a\rb", b"a\nb", b"a\0b", b"${jndi:ldap://x}", b"%s%n%x"]
 
@@ -62,6 +66,27 @@ def test_nobody_writes_into_the_log(egress, tcp_echo, name_server):
         assert len(line) <= 4096 and not re.search(r"[\x00-\x1f\x7f]", line), line
         assert isinstance(json.loads(line), dict), line
     assert len(relay.events("ready")) == 1
+
+
+def test_no_secret_in_the_access_log(egress, certificates, tmp_path):
+    """Its format asks for them, and what is refused before any handler is asked is logged too."""
+    path = tmp_path / "access"
+    relay = egress(**{"access-log": {"path": str(path), "format": '%s "%r" %V %{Proxy-Authorization}i %{Authorization}i %{Host}i'}})
+    both = [f"Proxy-Authorization: {configs.BEARER}", f"Authorization: {configs.BEARER}"]
+    ways = [("GET", "http://example.org/", 421), ("GET", f"http://u:{configs.TOKEN}@example.org/", 400), ("GET", "/%00x", 400),
+            ("POST", "/index.html", 413), ("GET", "/index.html", 200), ("CONNECT", "127.0.0.1:0", 400), ("GET", udp_path_of("0"), 404)]
+    for method, target, expected in ways:
+        with http1.Connection(relay.at.clear) as connection:
+            fields = both + (["Content-Length: 99999999"] if method == "POST" else [])
+            assert connection.request(method, target, *fields)[0] == expected, target
+    with http2.Connection(relay.at.tls, context=certificates.client_context(["h2"])) as connection:
+        for scheme, target in ((b"http", b"/"), (b"https", b"/%00x"), (b"https", b"/index.html")):
+            stream = connection.open([(b":method", b"GET"), (b":scheme", scheme), (b":authority", b"example.org"), (b":path", target),
+                                      AUTH, ("authorization", configs.BEARER)], end=True)
+            connection.response(stream)
+    text = vitals.wait(lambda: [text for text in [path.read_text()] if text.count("\n") >= 8])[0]
+    assert {line[:3] for line in text.splitlines()} >= {"421", "400", "413", "200", "404"}, text
+    assert configs.TOKEN not in text, text
 
 
 def common(logs):
