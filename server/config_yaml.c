@@ -8,6 +8,7 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "lib/net/yaml_depth.h"
 #include "lib/wire/error.h"
 
 /* What is known of one node of libyaml's document while the tree is made. */
@@ -220,7 +221,7 @@ static int build(struct builder *builder, int index, int depth)
         return refuse(builder, &from->start_mark, RELAY_ERR_INVALID,
                       "expected no alias to a node inside itself");
     if (depth > RELAY_YAML_DEPTH_MAX)
-        return refuse(builder, &from->start_mark, RELAY_ERR_TOO_BIG, "expected at most 32 levels");
+        return refuse(builder, &from->start_mark, RELAY_ERR_TOO_BIG, "expected " RELAY_YAML_DEPTH_EXPECTED);
     progress->is_open = true;
     progress->weight = 1;
     int error = 0;
@@ -306,9 +307,12 @@ int relay_yaml_parse(struct relay_yaml *yaml, const char *file, const char *byte
         return RELAY_ERR_NO_MEMORY;
     }
     int error;
+    yaml_mark_t mark = {0};
     yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, len);
     if (len > RELAY_YAML_FILE_MAX) {
-        error = refuse(&builder, &(yaml_mark_t){0}, RELAY_ERR_TOO_BIG, "expected at most 1 MiB");
+        error = refuse(&builder, &mark, RELAY_ERR_TOO_BIG, "expected at most 1 MiB");
+    } else if (relay_yaml_is_too_deep(bytes, len, &mark.line, &mark.column)) {
+        error = refuse(&builder, &mark, RELAY_ERR_TOO_BIG, "expected " RELAY_YAML_DEPTH_EXPECTED);
     } else if (!yaml_parser_load(&parser, &document)) {
         error = refuse_syntax(&builder, &parser);
     } else {

@@ -1,8 +1,8 @@
 /* A configuration file as a tree of yoml_t, which libh2o's configurator reads (modules/yoml.h).
  *
  * Anchors, aliases and merge keys (`<<: *name`) are resolved; a repeated key stays, as two `listen:` need it.
- * Every node knows its line and column. A file that is too big, too deep or that grows beyond measure through
- * its aliases is refused.
+ * Every node knows its line and column. A file that is too big, too deep (lib/net/yaml_depth.h, aliases followed) or that
+ * grows beyond measure through its aliases is refused.
  */
 #ifndef RELAY_SERVER_CONFIG_YAML_H
 #define RELAY_SERVER_CONFIG_YAML_H
@@ -12,7 +12,6 @@
 #include "modules/yoml.h"
 
 #define RELAY_YAML_FILE_MAX  (1 << 20) /* bytes */
-#define RELAY_YAML_DEPTH_MAX 32        /* mappings and lists inside each other */
 #define RELAY_YAML_NODES_MAX 100000    /* each alias counted with all that is below it */
 
 /* Owns its nodes and their texts. */

@@ -18,7 +18,7 @@ ONLY_IN = {  # system header (regex) -> files (regex) that may include it
     r"ngtcp2/.*": r"lib/net/quic[a-z_]*\.[ch]",
     r"gnutls/.*": r"lib/net/quic[a-z_]*\.[ch]",
     r"intel-ipsec-mb\.h": r"lib/net/quic_aead\.c",
-    r"yaml\.h": r"(server|client)/config[a-z_]*\.[ch]",
+    r"yaml\.h": r"(server|client)/config[a-z_]*\.[ch]|lib/net/yaml_depth\.c",
     r"uv\.h": r"(lib/net|server|client)/.*",
     r"h2o(\.h|/.*)": r"(modules|server)/.*",
     r"ares.*\.h": r"lib/net/resolver[a-z_]*\.[ch]",
