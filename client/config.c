@@ -43,20 +43,6 @@ void relay_client_config_dispose(struct relay_client_config *config)
     relay_client_config_init(config);
 }
 
-int relay_client_config_check(struct relay_client_config *config, bool needs_front)
-{
-    const char *missing = NULL;
-    if (config->num_hops == 0)
-        missing = "no hop: give `chain:` in the file or --hop URL";
-    else if (needs_front && config->http_proxy.ss_family == AF_UNSPEC &&
-             config->socks.ss_family == AF_UNSPEC && config->num_forwards == 0)
-        missing = "no front: give at least one of http-proxy, socks and forward";
-    if (missing == NULL)
-        return 0;
-    snprintf(config->error, sizeof(config->error), "%s", missing);
-    return RELAY_ERR_INVALID;
-}
-
 static int refuse(const char **expected, const char *text)
 {
     *expected = text;
@@ -89,6 +75,15 @@ struct relay_hop_config *relay_client_config_add_hop(struct relay_client_config 
     return hop;
 }
 
+/* A Template that is refused, with the place of the fault; the text stays until the next one is. */
+static int refuse_template(const char **expected, const struct relay_uri_template_fault *fault)
+{
+    static char text[160];
+    snprintf(text, sizeof(text), "a URI Template of RFC 9298: %s, at byte %zu of it", fault->message,
+             fault->position + 1);
+    return refuse(expected, text);
+}
+
 static const char url_expected[] =
     "https://HOST[:PORT], or an RFC 9298 URI Template with {target_host} and {target_port}";
 
@@ -110,10 +105,9 @@ static int parse_origin(struct relay_hop_place *place, const char *url)
 
 static int parse_template_url(struct relay_hop_place *place, const char *url, const char **expected)
 {
-    struct relay_uri_template_fault fault = {0, url_expected};
-    int error = relay_uri_template_parse(&place->udp, url, &fault);
-    if (error != 0)
-        return refuse(expected, fault.message);
+    struct relay_uri_template_fault fault;
+    if (relay_uri_template_parse(&place->udp, url, &fault) != 0)
+        return refuse_template(expected, &fault);
     if (!place->udp.has_authority)
         return refuse(expected, url_expected);
     place->host = place->udp.host;
@@ -151,9 +145,11 @@ int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, cons
 int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text, const char **expected)
 {
     struct relay_uri_template template;
-    struct relay_uri_template_fault fault = {0, "a path with {target_host} and {target_port}"};
-    if (text[0] != '/' || relay_uri_template_parse(&template, text, &fault) != 0)
-        return refuse(expected, fault.message);
+    struct relay_uri_template_fault fault;
+    if (text[0] != '/')
+        return refuse(expected, "a path with {target_host} and {target_port}");
+    if (relay_uri_template_parse(&template, text, &fault) != 0)
+        return refuse_template(expected, &fault);
     for (size_t i = 0; i < hop->num_places; i++)
         hop->places[i].udp = template;
     return 0;
@@ -191,10 +187,25 @@ int relay_hop_identity_load_token(struct relay_hop_identity *identity, const cha
     return error;
 }
 
+/* Whether a line of the file looks as if a certificate in PEM form began there. Who loads it says the rest. */
+static bool has_certificate(FILE *file)
+{
+    char line[128];
+    while (fgets(line, sizeof(line), file) != NULL)
+        if (strncmp(line, "-----BEGIN ", 11) == 0 && strstr(line, "CERTIFICATE-----") != NULL)
+            return true;
+    return false;
+}
+
 int relay_hop_identity_set_ca(struct relay_hop_identity *identity, const char *path, const char **expected)
 {
-    if (access(path, R_OK) != 0)
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
         return refuse(expected, "a readable PEM file");
+    const bool is_good = has_certificate(file);
+    fclose(file);
+    if (!is_good)
+        return refuse(expected, "a PEM file with a certificate in it");
     free(identity->ca);
     identity->ca = strdup(path);
     return identity->ca != NULL ? 0 : no_memory(expected);

@@ -106,7 +106,8 @@ int relay_client_config_parse_flags(struct relay_client_config *config, struct r
 /* The text of --help. */
 extern const char relay_client_usage[];
 
-/* What no single value shows: no hop, no front (fine for `check`). RELAY_ERR_INVALID with `error` filled. */
+/* What no single value shows: no hop, no front, two fronts on one address (the last two are fine for `check`).
+ * RELAY_ERR_INVALID with `error` filled. */
 int relay_client_config_check(struct relay_client_config *config, bool needs_front);
 
 /* The token for one of the hop's places: its own or the hop's; NULL: none. */
@@ -116,7 +117,7 @@ const struct relay_hop_identity *relay_hop_config_trust(const struct relay_hop_c
                                                         const struct relay_hop_place *place);
 
 /* ---- single values, shared by the file and the flags: 0, or RELAY_ERR_INVALID / _NO_MEMORY / _TOO_BIG with
- * *expected set to a static text of what was expected ---- */
+ * *expected set to a text of what was expected, which lives until the next failure ---- */
 
 /* A new hop at the end; NULL with *expected: too many, or out of memory. */
 struct relay_hop_config *relay_client_config_add_hop(struct relay_client_config *config,

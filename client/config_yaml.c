@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <yaml.h>
 
+#include "lib/net/yaml_depth.h"
 #include "lib/wire/error.h"
 
 #define FILE_MAX (1024 * 1024)
@@ -71,6 +72,19 @@ static bool is_repeated(struct loader *loader, const yaml_node_t *mapping, const
     return false;
 }
 
+static int refuse_key(struct loader *loader, const yaml_node_t *name, const struct key *keys)
+{
+    char what[128], expected[RELAY_CONFIG_TEXT_SIZE] = "one of";
+    const char *text = text_of(name);
+    snprintf(what, sizeof(what), "unknown key %.64s%sexpected ", text != NULL ? text : "",
+             text != NULL ? ", " : "that is no text, ");
+    for (const struct key *k = keys; k->name != NULL; k++) {
+        size_t used = strlen(expected);
+        snprintf(expected + used, sizeof(expected) - used, "%s %s", k == keys ? "" : ",", k->name);
+    }
+    return fail_at(loader, &name->start_mark, what, expected);
+}
+
 static int load_mapping(struct loader *loader, yaml_node_t *node, const struct key *keys, void *object)
 {
     if (node->type != YAML_MAPPING_NODE)
@@ -79,14 +93,8 @@ static int load_mapping(struct loader *loader, yaml_node_t *node, const struct k
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < end; pair++) {
         yaml_node_t *name = node_at(loader, pair->key);
         const struct key *key = find_key(keys, text_of(name));
-        if (key == NULL) {
-            char expected[RELAY_CONFIG_TEXT_SIZE] = "one of";
-            for (const struct key *k = keys; k->name != NULL; k++) {
-                size_t used = strlen(expected);
-                snprintf(expected + used, sizeof(expected) - used, "%s %s", k == keys ? "" : ",", k->name);
-            }
-            return fail_at(loader, &name->start_mark, "unknown key, expected ", expected);
-        }
+        if (key == NULL)
+            return refuse_key(loader, name, keys);
         if (is_repeated(loader, node, pair))
             return fail_at(loader, &name->start_mark, "the key is there twice: ", key->name);
         int error = key->load(loader, (char *)object + key->offset, node_at(loader, pair->value));
@@ -295,13 +303,16 @@ int relay_client_config_load(struct relay_client_config *config, const char *nam
     }
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
     int error;
-    if (!yaml_parser_load(&parser, &loader.document)) {
+    yaml_mark_t mark = {0};
+    if (relay_yaml_is_too_deep(text, len, &mark.line, &mark.column)) {
+        error = fail_at(&loader, &mark, "expected ", RELAY_YAML_DEPTH_EXPECTED);
+    } else if (!yaml_parser_load(&parser, &loader.document)) {
         error = parse_fault(&loader, &parser);
     } else {
         yaml_node_t *root = yaml_document_get_root_node(&loader.document);
-        const yaml_mark_t start = {0};
+        mark = (yaml_mark_t){0};
         error = root != NULL ? load_mapping(&loader, root, top_keys, config)
-                             : fail_at(&loader, &start, "expected ", "a mapping with the key chain");
+                             : fail_at(&loader, &mark, "expected ", "a mapping with the key chain");
         yaml_document_delete(&loader.document);
     }
     yaml_parser_delete(&parser);

@@ -1,7 +1,9 @@
 /* The HTTP proxy: CONNECT becomes a tunnel; a request for an http:// URL is sent on through one
  * (client/http_forward.h). */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "client/front_connection.h"
 #include "client/http_forward.h"
@@ -74,6 +76,19 @@ static void start_connect(struct relay_front_connection *connection, const struc
 
 /* ---- the head ---- */
 
+static const char carried[] = "this is a proxy: it carries CONNECT and http:// URLs only";
+
+/* Whether the target is a URL that does not begin with http://, the request malformed or not. */
+static bool is_other_url(const char *bytes, size_t len)
+{
+    const char *space = memchr(bytes, ' ', len), *target = space != NULL ? space + 1 : bytes + len;
+    size_t left = len - (size_t)(target - bytes), scheme = 0;
+    while (scheme < left && isalnum((unsigned char)target[scheme]))
+        scheme++;
+    return scheme > 0 && left - scheme >= 3 && memcmp(target + scheme, "://", 3) == 0 &&
+           !(scheme == 4 && strncasecmp(target, "http", 4) == 0);
+}
+
 static void start_forward(struct relay_front_connection *connection, const struct relay_http1_head *head)
 {
     int error =
@@ -94,7 +109,7 @@ static void start_request(struct relay_front_connection *connection, const struc
     else if (head->request.is_absolute && relay_slice_is(head->request.scheme, "http"))
         start_forward(connection, head);
     else
-        refuse(connection, "400 Bad Request", "this is a proxy: it takes CONNECT and http:// URLs");
+        refuse(connection, "400 Bad Request", carried);
 }
 
 static void on_full(struct relay_front_connection *connection)
@@ -113,7 +128,9 @@ static void on_bytes(struct relay_front_connection *connection)
     else if (error == RELAY_ERR_TOO_BIG)
         on_full(connection);
     else if (error != RELAY_ERR_INCOMPLETE)
-        refuse(connection, "400 Bad Request", "the request is malformed");
+        refuse(connection, "400 Bad Request",
+               is_other_url((const char *)connection->bytes, connection->len) ? carried
+                                                                              : "the request is malformed");
 }
 
 static void on_accept(struct relay_front *front, int fd, const struct sockaddr_storage *peer)

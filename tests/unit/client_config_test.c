@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -69,17 +70,24 @@ static void test_complete_file(void **state)
 static void test_ingresses_of_several_operators(void **state)
 {
     (void)state;
-    static const char text[] = "chain:\n"
+    static const char form[] = "chain:\n"
                                "  - urls:\n"
                                "      - https://a.example\n"
-                               "      - {token: of-b, url: https://b.example, ca: /dev/null}\n"
+                               "      - {token: of-b, url: https://b.example, ca: %s}\n"
                                "      - {url: https://c.example, pin: " PIN "}\n"
                                "    token: of-hop\n"
                                "    pin: " PIN "\n"
                                "    template: '/m{?target_host,target_port}'\n"
                                "  - url: https://e.example\n";
     bool has_token = false;
-    assert_int_equal(load(text, &has_token), 0);
+    char text[sizeof(form) + 100], ca[] = "/tmp/client_config_test.XXXXXX";
+    FILE *file = fdopen(mkstemp(ca), "w");
+    fputs("# of b\n-----BEGIN CERTIFICATE-----\n", file);
+    fclose(file);
+    snprintf(text, sizeof(text), form, ca);
+    int error = load(text, &has_token);
+    unlink(ca);
+    assert_int_equal(error, 0);
     assert_true(has_token);
     const struct relay_hop_config *hop = &config.hops[0];
     assert_int_equal(hop->num_places, 3);
@@ -88,7 +96,7 @@ static void test_ingresses_of_several_operators(void **state)
     assert_string_equal(relay_hop_config_token(hop, &hop->places[1]), "of-b");
     assert_string_equal(relay_hop_config_token(hop, &hop->places[2]), "of-hop");
     assert_ptr_equal(relay_hop_config_trust(hop, &hop->places[0]), &hop->identity);
-    assert_string_equal(relay_hop_config_trust(hop, &hop->places[1])->ca, "/dev/null");
+    assert_string_equal(relay_hop_config_trust(hop, &hop->places[1])->ca, ca);
     assert_false(relay_hop_config_trust(hop, &hop->places[1])->has_pin);
     assert_ptr_equal(relay_hop_config_trust(hop, &hop->places[2]), &hop->places[2].identity);
     assert_null(relay_hop_config_token(&config.hops[1], &config.hops[1].places[0]));
@@ -103,26 +111,36 @@ static void test_bad_files(void **state)
     } table[] = {
         {"", "f:1:1: expected a mapping"},
         {"- x", "f:1:1: expected a mapping"},
-        {"chian: []", "f:1:1: unknown key, expected one of chain, http-proxy"},
+        {"chian: []", "f:1:1: unknown key chian, expected one of chain, http-proxy"},
+        {"? [a]\n: b", "f:1:3: unknown key that is no text, expected one of chain"},
+        {"a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
+         "f:1:35: expected at most 32 levels"},
         {"socks: 127.0.0.1:1\nsocks: 127.0.0.1:2", "f:2:1: the key is there twice: socks"},
         {"chain: x", "f:1:8: expected a list of hops"},
         {"chain:\n  - url: http://a", "f:2:10: expected https://"},
         {"chain:\n  - url: https://a/path", "f:2:10: expected https://"},
         {"chain:\n  - url: https://u@a", "f:2:10: expected https://"},
         {"chain:\n  - url: https://a:0", "f:2:10: expected https://"},
-        {"chain:\n  - url: https://a/{target_host}", "f:2:10: expected "},
+        {"chain:\n  - url: https://a/{target_host}",
+         "f:2:10: expected a URI Template of RFC 9298: target_port is missing, at byte 24 of it"},
+        {"chain:\n  - url: https://a\n    template: /{target_port}",
+         "f:3:15: expected a URI Template of RFC 9298: target_host is missing, at byte 15 of it"},
         {"chain:\n  - token: a", "f:2:5: expected a hop with url"},
         {"chain:\n  - url: https://a\n    token: a b", "f:3:12: expected a token of printable"},
         {"chain:\n  - url: https://a\n    token: a\n    token-file: /dev/null", "f:4:17: expected"},
         {"chain:\n  - url: https://a\n    token-file: /nonexistent", "f:3:17: expected a readable file"},
         {"chain:\n  - url: https://a\n    ca: /nonexistent", "f:3:9: expected a readable PEM"},
+        {"chain:\n  - url: https://a\n    ca: /dev/null",
+         "f:3:9: expected a PEM file with a certificate in it"},
         {"chain:\n  - url: https://a\n    pin: abcd", "f:3:10: expected the SHA-256"},
         {"chain:\n  - url: https://a\n    http: 1", "f:3:11: expected auto, 3 or 2"},
         {"chain:\n  - url: https://a\n    template: x", "f:3:15: expected a path"},
-        {"chain:\n  - url: https://a\n    colour: red", "f:3:5: unknown key, expected one of url, urls"},
+        {"chain:\n  - url: https://a\n    colour: red",
+         "f:3:5: unknown key colour, expected one of url, urls"},
         {"chain:\n  - url: https://a\n  - urls: [https://b]", "f:3:11: expected url: only hop 1"},
         {"chain:\n  - urls: [{token: a}]", "f:2:12: expected an ingress with url"},
-        {"chain:\n  - urls: [{url: https://a, http: 2}]", "f:2:29: unknown key, expected one of url, token"},
+        {"chain:\n  - urls: [{url: https://a, http: 2}]",
+         "f:2:29: unknown key http, expected one of url, token"},
         {"chain:\n  - urls: [{url: https://a, token: a, token: b}]", "f:2:39: the key is there twice"},
         {"chain:\n  - urls: [{url: https://a, url: https://b}]", "f:2:29: the key is there twice"},
         {"chain:\n  - url: {url: https://a}", "f:2:10: expected a text"},
@@ -141,6 +159,16 @@ static void test_bad_files(void **state)
             fail_msg("%s\ngave: %s\nwanted: %s", table[i].text, config.error, table[i].error);
         relay_client_config_dispose(&config);
     }
+}
+
+/* libyaml would take minutes. */
+static void test_deep_file(void **state)
+{
+    static char text[3 + 400000 + 1] = "a: ";
+    for (char *at = text + 3; at < text + sizeof(text) - 1; at += 4)
+        memcpy(at, "{a: ", 4);
+    assert_int_equal(load(text, NULL), RELAY_ERR_INVALID);
+    assert_string_equal(config.error, "f:1:128: expected at most 32 levels");
 }
 
 static int parse(const char *const *args, size_t count, struct relay_client_command *command)
@@ -216,6 +244,36 @@ static void test_check(void **state)
     relay_client_config_dispose(&config);
 }
 
+static void test_fronts_on_one_address(void **state)
+{
+    static const struct {
+        const char *text, *error; /* a part of it; NULL: it is good */
+    } table[] = {
+        {"http-proxy: 127.0.0.1:1\nsocks: 127.0.0.1:1",
+         "http-proxy and socks: expected each on an address of its own, not both on 127.0.0.1 port 1"},
+        {"http-proxy: 127.0.0.1:1\nsocks: 127.0.0.1:2", NULL},
+        {"http-proxy: 127.0.0.1:0\nsocks: 127.0.0.1:0", NULL},
+        {"http-proxy: 127.0.0.1:1\nsocks: '[::1]:1'", NULL},
+        {"http-proxy: 0.0.0.0:1\nsocks: 127.0.0.1:1", "http-proxy and socks: expected"},
+        {"socks: 127.0.0.1:1\nforward: tcp:127.0.0.1:1=a:1", "socks and forward: expected"},
+        {"socks: 127.0.0.1:1\nforward: udp:127.0.0.1:1=a:1", NULL},
+        {"forward: ['tcp:127.0.0.1:1=a:1', 'udp:127.0.0.1:1=a:1']", NULL},
+        {"forward: ['udp:127.0.0.1:1=a:1', 'udp:127.0.0.2:1=a:1', 'udp:127.0.0.1:1=b:1']",
+         "forward and forward:"},
+    };
+    for (size_t i = 0; i < SIZE(table); i++) {
+        char text[256];
+        snprintf(text, sizeof(text), "chain: [{url: 'https://a'}]\n%s", table[i].text);
+        assert_int_equal(load(text, NULL), 0);
+        assert_int_equal(relay_client_config_check(&config, false), 0);
+        int error = relay_client_config_check(&config, true);
+        if (table[i].error == NULL ? error != 0
+                                   : error == 0 || strstr(config.error, table[i].error) != config.error)
+            fail_msg("%s\ngave: %s", table[i].text, config.error);
+        relay_client_config_dispose(&config);
+    }
+}
+
 static void test_example_file(void **state)
 {
     (void)state;
@@ -234,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_complete_file), cmocka_unit_test(test_ingresses_of_several_operators),
         cmocka_unit_test(test_bad_files),     cmocka_unit_test(test_flags),
         cmocka_unit_test(test_bad_flags),     cmocka_unit_test(test_check),
+        cmocka_unit_test(test_deep_file),     cmocka_unit_test(test_fronts_on_one_address),
         cmocka_unit_test(test_example_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
