@@ -85,6 +85,9 @@ int relay_config_reload(const char *file, const struct relay_config *running,
                         struct relay_snapshot **snapshot, char *why, size_t why_size, char *restart,
                         size_t restart_size);
 
+/* What is allowed and looks like a mistake, as a sentence: nobody has a token that is good now. NULL: nothing. */
+const char *relay_config_doubt(const struct relay_snapshot *snapshot);
+
 /* `twohop --help-config`: the manual, from the tables of directives, to stdout. */
 void relay_config_print_manual(void);
 

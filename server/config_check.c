@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <h2o.h>
 #include <h2o/configurator.h>
 
@@ -103,6 +104,20 @@ static int check_limits(const struct relay_config *config)
 {
     const char *expected = NULL, *name = relay_limits_config_check(config->snapshot, &expected);
     return name == NULL ? 0 : refuse(find(config->yaml.root, name, config->yaml.root), name, expected);
+}
+
+const char *relay_config_doubt(const struct relay_snapshot *snapshot)
+{
+    const struct relay_token_file *tokens = &snapshot->tokens;
+    const int64_t now = (int64_t)time(NULL);
+    size_t num_living = 0;
+    for (size_t i = 0; i < tokens->count; i++)
+        num_living += tokens->entries[i].expires == 0 || now < tokens->entries[i].expires;
+    if (snapshot->auth_off || num_living > 0)
+        return NULL;
+    return tokens->count == 0
+               ? "the file of auth.tokens is empty: nobody can open a tunnel"
+               : "all tokens in the file of auth.tokens have expired: nobody can open a tunnel";
 }
 
 int relay_config_check_finish(struct relay_config *config)

@@ -43,11 +43,14 @@ static int test(const char *file)
     if (error == 0 && config->user != NULL && geteuid() == 0 &&
         (error = relay_process_become(config->user, why, sizeof(why))) == 0)
         error = relay_reload_files_check(config, file, why, sizeof(why));
+    const char *doubt = error == 0 ? relay_config_doubt(config->snapshot) : NULL;
     relay_config_free(config);
     if (error != 0) {
         fprintf(stderr, "%s\n", why);
         return EXIT_FAILED;
     }
+    if (doubt != NULL)
+        fprintf(stderr, "%s: warning: %s\n", file, doubt);
     printf("%s: ok\n", file);
     return EXIT_OK;
 }

@@ -95,9 +95,9 @@ static void each_log(void (*cb)(const char *path, int fd))
 
 static void warn_without_tokens(void)
 {
-    if (!server.snapshot->auth_off && server.snapshot->tokens.count == 0)
-        relay_log(RELAY_LOG_WARNING, "no_tokens", "s:s", "reason",
-                  "the file of auth.tokens is empty: nobody can open a tunnel");
+    const char *doubt = relay_config_doubt(server.snapshot);
+    if (doubt != NULL)
+        relay_log(RELAY_LOG_WARNING, "no_tokens", "s:s", "reason", doubt);
 }
 
 static void count_failed_reload(const char *why)

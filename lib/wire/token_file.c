@@ -11,13 +11,16 @@ static const char expected_digest[] = "64 hexadecimal digits, the SHA-256 of the
 static const char expected_expires[] = "expires=YYYY-MM-DD, expires=YYYY-MM-DDThh:mm:ssZ or expires=SECONDS";
 static const char expected_end[] = "the end of the line";
 static const char expected_unique[] = "a name that is not used before in the file";
+static const char expected_own[] =
+    "a digest that no line before has: with one secret for two names neither can be revoked alone";
 static const char expected_fewer[] = "no more than 100000 tokens";
 
-/* Where an entry's name stands, to report it as a duplicate. */
+/* Where an entry stands, to report it as a duplicate. */
 struct position {
     const char *name;
     size_t name_len;
-    unsigned line, column;
+    uint8_t digest[RELAY_TOKEN_DIGEST_SIZE];
+    unsigned line, name_column, digest_column;
 };
 
 struct parser {
@@ -232,7 +235,8 @@ static int parse_expires(struct parser *parser, const struct field *field, struc
     return 0;
 }
 
-static int append(struct parser *parser, const struct relay_token_entry *entry, const struct field *name)
+static int append(struct parser *parser, const struct relay_token_entry *entry, const struct field *name,
+                  const struct field *digest)
 {
     struct relay_token_file *file = parser->file;
     if (file->count == RELAY_TOKEN_FILE_MAX) {
@@ -251,8 +255,13 @@ static int append(struct parser *parser, const struct relay_token_entry *entry, 
         parser->positions = positions;
         file->capacity = capacity;
     }
-    parser->positions[file->count] = (struct position){name->text, name->len, parser->line,
-                                                       (unsigned)(name->text - parser->line_start) + 1};
+    struct position *position = &parser->positions[file->count];
+    *position = (struct position){.name = name->text,
+                                  .name_len = name->len,
+                                  .line = parser->line,
+                                  .name_column = (unsigned)(name->text - parser->line_start) + 1,
+                                  .digest_column = (unsigned)(digest->text - parser->line_start) + 1};
+    memcpy(position->digest, entry->digest, sizeof(position->digest));
     file->entries[file->count++] = *entry;
     return 0;
 }
@@ -278,7 +287,7 @@ static int parse_line(struct parser *parser)
     const struct field rest = next_field(parser);
     if (rest.len > 0)
         return refuse(parser, rest.text, expected_end);
-    return append(parser, &entry, &name);
+    return append(parser, &entry, &name, &digest);
 }
 
 static int compare_names(const struct position *a, const struct position *b)
@@ -287,30 +296,47 @@ static int compare_names(const struct position *a, const struct position *b)
     return order != 0 ? order : (a->name_len > b->name_len) - (a->name_len < b->name_len);
 }
 
-static int on_compare(const void *a, const void *b)
+static int compare_digests(const struct position *a, const struct position *b)
 {
-    const struct position *left = a, *right = b;
-    const int order = compare_names(left, right);
-    return order != 0 ? order : (left->line > right->line) - (left->line < right->line);
+    return memcmp(a->digest, b->digest, sizeof(a->digest));
 }
 
-/* Reports the first line that repeats a name. */
-static int refuse_duplicates(struct parser *parser)
+typedef int position_order(const struct position *a, const struct position *b);
+
+/* By *order and then by their lines. */
+static int on_compare(const void *a, const void *b, void *order)
+{
+    const struct position *left = a, *right = b;
+    const int result = (*(position_order **)order)(left, right);
+    return result != 0 ? result : (left->line > right->line) - (left->line < right->line);
+}
+
+/* The first line that is equal to one before; NULL: none. */
+static const struct position *find_repeated(struct parser *parser, position_order *order)
 {
     const size_t count = parser->file->count;
     const struct position *first = NULL;
-    if (count < 2)
-        return 0;
-    qsort(parser->positions, count, sizeof(*parser->positions), on_compare);
+    if (count > 1)
+        qsort_r(parser->positions, count, sizeof(*parser->positions), on_compare, &order);
     for (size_t i = 1; i < count; i++) {
         const struct position *position = &parser->positions[i];
-        if (compare_names(position - 1, position) == 0 && (first == NULL || position->line < first->line))
+        if (order(position - 1, position) == 0 && (first == NULL || position->line < first->line))
             first = position;
     }
-    if (first == NULL)
-        return 0;
-    *parser->error = (struct relay_token_file_error){first->line, first->column, expected_unique};
-    return RELAY_ERR_INVALID;
+    return first;
+}
+
+static int refuse_duplicates(struct parser *parser)
+{
+    const struct position *found = find_repeated(parser, compare_names);
+    if (found != NULL) {
+        *parser->error = (struct relay_token_file_error){found->line, found->name_column, expected_unique};
+        return RELAY_ERR_INVALID;
+    }
+    found = find_repeated(parser, compare_digests);
+    if (found != NULL)
+        *parser->error = (struct relay_token_file_error){found->line, found->digest_column, expected_own};
+    return found != NULL ? RELAY_ERR_INVALID : 0;
 }
 
 int relay_token_file_parse(struct relay_token_file *file, const char *text, size_t len,

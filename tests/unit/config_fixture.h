@@ -14,7 +14,8 @@
 
 #include "server/config.h"
 
-#define DIGEST "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+#define DIGEST        "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+#define DIGEST_OF_BOB "81b637d8fcd2c6da6359e6963113a1170de795e4b725b84d1e0b4cfd9ec58ce9"
 
 static char folder[] = "/tmp/twohop-config-XXXXXX";
 
@@ -77,7 +78,7 @@ static int enter_folder(void **state)
     write_certificate("cert.pem", key);
     EVP_PKEY_free(key);
     EVP_PKEY_free(other);
-    write_file("tokens", "alice " DIGEST "\nbob " DIGEST " expires=2027-01-01\n");
+    write_file("tokens", "alice " DIGEST "\nbob " DIGEST_OF_BOB " expires=2027-01-01\n");
     write_file("bad-tokens", "# comment\nalice " DIGEST "\nalice " DIGEST "\n");
     return 0;
 }

@@ -12,7 +12,8 @@
 #include "lib/wire/token_file.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define DIGEST       "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+#define DIGEST_END   "884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+#define DIGEST       "5e" DIGEST_END
 
 static void a_file_gives_its_entries_in_order(void **state)
 {
@@ -20,10 +21,10 @@ static void a_file_gives_its_entries_in_order(void **state)
         "# tokens of the relay\n"
         "\n"
         "alice " DIGEST "\n"
-        "  \t bob\t5E884898DA28047151D0E56F8DC6292773603D0D6AABBDD62A11EF721D1542D8  # comment\r\n"
-        "c.d_e-F9 " DIGEST " expires=1000000000 #x\n"
+        "  \t bob\t5F884898DA28047151D0E56F8DC6292773603D0D6AABBDD62A11EF721D1542D8  # comment\r\n"
+        "c.d_e-F9 50" DIGEST_END " expires=1000000000 #x\n"
         "   # only a comment\n"
-        "last " DIGEST " expires=2027-01-01";
+        "last 51" DIGEST_END " expires=2027-01-01";
     struct relay_token_file file;
     struct relay_token_file_error error;
     assert_int_equal(relay_token_file_parse(&file, text, strlen(text), &error), 0);
@@ -33,7 +34,8 @@ static void a_file_gives_its_entries_in_order(void **state)
     assert_string_equal(file.entries[2].name, "c.d_e-F9");
     assert_int_equal(file.entries[0].digest[0], 0x5e);
     assert_int_equal(file.entries[0].digest[31], 0xd8);
-    assert_memory_equal(file.entries[0].digest, file.entries[1].digest, RELAY_TOKEN_DIGEST_SIZE);
+    assert_int_equal(file.entries[1].digest[0], 0x5f);
+    assert_memory_equal(file.entries[0].digest + 1, file.entries[1].digest + 1, RELAY_TOKEN_DIGEST_SIZE - 1);
     assert_int_equal(file.entries[0].expires, 0);
     assert_int_equal(file.entries[2].expires, 1000000000);
     assert_int_equal(file.entries[3].expires, 1798761600);
@@ -122,6 +124,7 @@ static void errors_name_line_and_column(void **state)
         {"a " DIGEST " expires=", 1, 68, "expires="},
         {"a " DIGEST " expires=1 b", 1, 78, "end of the line"},
         {"a " DIGEST "\nb " DIGEST "\n a " DIGEST "\nb " DIGEST, 3, 2, "not used before"},
+        {"a " DIGEST "\nb 50" DIGEST_END "\nc 5E" DIGEST_END "\nd 50" DIGEST_END, 3, 3, "no line before has"},
         {"a\xef\xbb\xbf " DIGEST, 1, 2, "name"},
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -139,10 +142,10 @@ static void errors_name_line_and_column(void **state)
 
 static void the_number_of_tokens_is_bounded(void **state)
 {
-    const size_t line_len = 8 + 64 + 1, count = RELAY_TOKEN_FILE_MAX + 1;
+    const size_t line_len = 8 + 6 + 58 + 1, count = RELAY_TOKEN_FILE_MAX + 1;
     char *text = malloc(count * line_len + 1);
     for (size_t i = 0; i < count; i++)
-        snprintf(text + i * line_len, line_len + 1, "u%06zu " DIGEST "\n", i);
+        snprintf(text + i * line_len, line_len + 1, "u%06zu %06zu%058d\n", i, i, 0);
     struct relay_token_file file;
     struct relay_token_file_error error;
     assert_int_equal(relay_token_file_parse(&file, text, (count - 1) * line_len, &error), 0);
