@@ -17,6 +17,32 @@ void relay_config_error_capture(char *buffer, size_t size)
         buffer[0] = '\0';
 }
 
+/* The library's words become those of all other messages: what was expected. */
+static void reword(char *message, size_t size, const h2o_configurator_command_t *cmd, const yoml_t *node,
+                   const char *reason)
+{
+    /* By the flags H2O_CONFIGURATOR_FLAG_EXPECT_*: of a value 1, of a list 2, of a mapping 4. */
+    static const char *const wanted[8] = {NULL,
+                                          "a value",
+                                          "a list",
+                                          "a value or a list",
+                                          "a mapping",
+                                          "a value or a mapping",
+                                          "a list or a mapping",
+                                          NULL};
+    const char *expected = cmd != NULL ? wanted[cmd->flags / H2O_CONFIGURATOR_FLAG_EXPECT_SCALAR & 7] : NULL;
+    if (strncmp(reason, "unknown command", 15) == 0)
+        snprintf(message, size, "expected a directive, as `twohop --help-config` lists them, not %s",
+                 node->type == YOML_TYPE_SCALAR ? node->data.scalar : "this");
+    else if (strcmp(reason, "node must be a MAPPING") == 0)
+        snprintf(message, size, "expected a mapping");
+    else if (expected != NULL && strncmp(reason, "argument cannot be ", 19) == 0)
+        snprintf(message, size, "expected %s, not %s", expected,
+                 node->type == YOML_TYPE_SCALAR     ? "a value"
+                 : node->type == YOML_TYPE_SEQUENCE ? "a list"
+                                                    : "a mapping");
+}
+
 void h2o_configurator_errprintf(h2o_configurator_command_t *cmd, yoml_t *node, const char *reason, ...)
 {
     char message[768], place[256] = "";
@@ -24,11 +50,7 @@ void h2o_configurator_errprintf(h2o_configurator_command_t *cmd, yoml_t *node, c
     va_start(args, reason);
     vsnprintf(message, sizeof(message), reason, args);
     va_end(args);
-    if (strncmp(reason, "unknown command", 15) ==
-        0) /* the library's words: say what was expected, as everywhere */
-        snprintf(message, sizeof(message),
-                 "expected a directive, as `twohop --help-config` lists them, not %s",
-                 node->type == YOML_TYPE_SCALAR ? node->data.scalar : "this");
+    reword(message, sizeof(message), cmd, node, reason);
     if (node != NULL)
         snprintf(place, sizeof(place), "%s:%zu:%zu: ", node->filename, node->line + 1, node->column + 1);
     const char *open = cmd != NULL ? "[" : "", *name = cmd != NULL ? cmd->name : "",

@@ -333,6 +333,18 @@ static int bind_unix(const char *path)
     return fd;
 }
 
+static void say_admin(char *why, size_t size, const struct relay_config *config, const char *what)
+{
+    char text[RELAY_ADDRESS_TEXT_SIZE];
+    const char *form =
+        config->admin.address.family == 6 ? "admin.listen [%s]:%u: %s" : "admin.listen %s:%u: %s";
+    if (config->admin.path != NULL)
+        snprintf(why, size, "admin.listen %s: %s", config->admin.path, what);
+    else
+        snprintf(why, size, form, relay_address_print(&config->admin.address, text), config->admin.port,
+                 what);
+}
+
 int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char *why, size_t size)
 {
     struct sockaddr_storage address;
@@ -348,6 +360,6 @@ int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char 
     }
     if (error == 0)
         return 0;
-    snprintf(why, size, "admin.listen: %s", strerror(-error));
+    say_admin(why, size, config, strerror(-error));
     return RELAY_ERR_INVALID;
 }

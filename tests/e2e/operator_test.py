@@ -289,10 +289,16 @@ def test_an_admin_socket_of_the_living_is_not_taken(egress, relay, certificates,
     first = egress(**{"admin.listen": str(path)})
     config = configs.egress(certificates, tmp_path, configs.Ports(), **{"admin.listen": str(path)})
     status, said = start_another(tmp_path, config)
-    assert status == 1 and "admin.listen" in said and "in use" in said, said
+    assert status == 1 and f"admin.listen {path}: Address already in use" in said, said
     first.kill()
     assert path.exists()
     relay(config)
+
+
+def test_an_admin_address_of_the_living_is_named(egress, certificates, tmp_path):
+    config = configs.egress(certificates, tmp_path, configs.Ports(), **{"admin.listen": f"127.0.0.1:{egress().at.admin}"})
+    status, said = start_another(tmp_path, config)
+    assert status == 1 and f"{config['admin.listen']}: Address already in use" in said, said
 
 
 def test_a_restart_at_once(egress, relay, tcp_echo):
@@ -424,7 +430,7 @@ def test_a_revoked_token_has_no_tunnel(egress, tcp_echo, udp_echo):
     assert sum(event["reason"] == "UNAUTHORIZED" for event in relay.events("tunnel_closed")) == 3
 
 
-def test_an_empty_token_file_is_warned_of(egress, tcp_echo):
+def test_a_file_without_a_good_token_is_warned_of(egress, tcp_echo):
     """It looks like a mistake: tunnels go on."""
     relay = egress()
     assert not relay.events("no_tokens")
@@ -432,6 +438,10 @@ def test_an_empty_token_file_is_warned_of(egress, tcp_echo):
         write_tokens(relay)
         assert reload(relay)["tokens"] == 0
         assert relay.wait_event("no_tokens")["level"] == "warning"
+    pathlib.Path(relay.config["auth.tokens"]).write_text(f"old {'0' * 64} expires=2020-01-01\n")
+    assert reload(relay)["tokens"] == 1
+    vitals.wait(lambda: len(relay.events("no_tokens")) == 2, 5, "the second warning")
+    assert "expired" in relay.events("no_tokens")[1]["reason"]
 
 
 def test_the_ready_line(egress, certificates):

@@ -65,6 +65,27 @@ with tempfile.TemporaryDirectory() as name:
         at = f"{file}:{len(text.splitlines()) + 1}:1: "
         check(f"-t {role}, unknown key", seen[0] == 1 and seen[1] == "" and seen[2].startswith(at), seen)
 
+    warned = folder / "warned.yaml"
+    warned.write_text(text.replace("/etc/twohop/tokens", f"{folder}/few").replace("/etc/twohop/", f"{folder}/"))
+    for tokens, said in (("", "is empty"), (f"{line} expires=2020-01-01\n", "have expired"), (line, "")):
+        (folder / "few").write_text(tokens)
+        seen = run("-t", "-c", str(warned))
+        is_said = f"{warned}: warning: " in seen[2] and said in seen[2] if said else seen[2] == ""
+        check(f"-t with tokens {tokens}", seen[:2] == (0, f"{warned}: ok\n") and is_said, seen)
+    (folder / "few").write_text(f"{line}\n{line.replace('alice', 'bob')}\n")
+    seen = run("-t", "-c", str(warned))
+    check("-t with one secret twice", seen[0] == 1 and f"{folder}/few:2:5: expected a digest that no line before has" in seen[2], seen)
+
+    deep = folder / "deep.yaml"  # libyaml would take minutes
+    deep.write_text("a: " + "{a: " * 100000)
+    seen = run("-t", "-c", str(deep))
+    check("-t with a deep file", seen == (1, "", f"{deep}:1:128: expected at most 32 levels\n"), seen)
+
+    made = folder / "made"
+    subprocess.run([ROOT / "deploy" / "make-certificates", made, "localhost"], check=True, capture_output=True)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in made.iterdir()}
+    check("make-certificates", modes == {"ca.pem": 0o644, "server.pem": 0o644, "server.key": 0o600}, modes)
+
     locked = folder / "locked.yaml"
     locked.write_text(text.replace("/etc/twohop/key.pem", f"{folder}/locked.pem").replace("/etc/twohop/", f"{folder}/"))
     subprocess.run(["openssl", "pkcs8", "-topk8", "-in", folder / "key.pem", "-out", folder / "locked.pem", "-passout", "pass:secret"],
