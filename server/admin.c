@@ -7,47 +7,17 @@
 #include "lib/net/acceptor.h"
 #include "lib/net/session.h"
 #include "lib/net/stream.h"
-#include "lib/wire/error.h"
 #include "server/http1.h"
 
 #define CONNECTIONS_MAX 64
-
-/* One scraper's connection. Its session lives until on_close, so the object does too. */
-struct visit {
-    struct relay_admin *admin;
-    struct relay_session *session;
-    struct visit *prev, *next;
-};
 
 struct relay_admin {
     struct relay_loop *loop;
     const struct relay_admin_source *source;
     struct relay_limits limits;
     struct relay_acceptor *acceptor;
-    struct visit *visits;
-    unsigned num_visits;
-    bool is_closing;
+    unsigned num_visits; /* scrapers' connections */
 };
-
-static void free_when_done(struct relay_admin *self)
-{
-    if (self->is_closing && self->visits == NULL)
-        free(self);
-}
-
-static void visit_free(struct visit *visit)
-{
-    struct relay_admin *admin = visit->admin;
-    if (visit->prev != NULL)
-        visit->prev->next = visit->next;
-    else
-        admin->visits = visit->next;
-    if (visit->next != NULL)
-        visit->next->prev = visit->prev;
-    admin->num_visits--;
-    free(visit);
-    free_when_done(admin);
-}
 
 /* One answer. To a HEAD everything but the body. */
 struct page {
@@ -89,8 +59,8 @@ static const struct relay_tunnel_user nobody = {0};
 
 static void on_request(void *user, struct relay_tunnel *tunnel, const struct relay_request *request)
 {
-    struct visit *visit = user;
-    const struct relay_admin_source *source = visit->admin->source;
+    const struct relay_admin *self = user;
+    const struct relay_admin_source *source = self->source;
     const struct page page = {tunnel, relay_slice_is(request->method, "HEAD")};
     size_t len = 0;
     relay_tunnel_attach(tunnel, &nobody, NULL);
@@ -100,7 +70,7 @@ static void on_request(void *user, struct relay_tunnel *tunnel, const struct rel
         char *text = relay_admin_metrics_text(source, &len);
         answer_owned(&page, "text/plain; version=0.0.4; charset=utf-8", text, len);
     } else if (relay_slice_is(request->path, "/status.json")) {
-        char *text = relay_admin_status_json(source, relay_loop_now(visit->admin->loop), &len);
+        char *text = relay_admin_status_json(source, relay_loop_now(self->loop), &len);
         answer_owned(&page, "application/json", text, len);
     } else if (relay_slice_is(request->path, "/healthz")) {
         answer_text(&page, source->is_draining ? 503 : 200, source->is_draining ? "draining\n" : "ok\n");
@@ -111,7 +81,8 @@ static void on_request(void *user, struct relay_tunnel *tunnel, const struct rel
 
 static void on_close(void *user, int error)
 {
-    visit_free(user);
+    struct relay_admin *self = user;
+    self->num_visits--;
 }
 
 static const struct relay_session_user session_cb = {.on_request = on_request, .on_close = on_close};
@@ -122,21 +93,13 @@ static void visit_begin(void *user, int fd, const struct sockaddr_storage *peer)
     struct relay_stream *stream = relay_stream_tcp(self->loop, fd, (const struct sockaddr *)peer);
     if (stream == NULL)
         return;
-    struct visit *visit = self->num_visits < CONNECTIONS_MAX ? calloc(1, sizeof(*visit)) : NULL;
-    if (visit == NULL) {
+    if (self->num_visits == CONNECTIONS_MAX) {
         relay_stream_close(stream);
         return;
     }
-    visit->admin = self;
-    visit->next = self->visits;
-    if (visit->next != NULL)
-        visit->next->prev = visit;
-    self->visits = visit;
-    self->num_visits++;
     relay_stream_start(stream, NULL, NULL);
-    visit->session = relay_http1_server(stream, &self->limits, &session_cb, visit, NULL, 0);
-    if (visit->session == NULL)
-        visit_free(visit);
+    if (relay_http1_server(stream, &self->limits, &session_cb, self, NULL, 0) != NULL)
+        self->num_visits++;
 }
 
 struct relay_admin *relay_admin_new(struct relay_loop *loop, int fd, const struct relay_admin_source *source)
@@ -155,13 +118,4 @@ struct relay_admin *relay_admin_new(struct relay_loop *loop, int fd, const struc
         return NULL;
     }
     return self;
-}
-
-void relay_admin_close(struct relay_admin *self)
-{
-    self->is_closing = true;
-    relay_acceptor_close(self->acceptor);
-    for (struct visit *visit = self->visits; visit != NULL; visit = visit->next)
-        relay_session_close(visit->session, RELAY_ERR_SHUTDOWN);
-    free_when_done(self);
 }

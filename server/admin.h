@@ -20,10 +20,9 @@ struct relay_admin_source {
     bool is_draining;    /* /healthz answers 503 then */
 };
 
-/* Takes the listening descriptor. NULL: out of memory or descriptors. */
+/* Takes the listening descriptor. It serves until the process ends, while the relay drains too. NULL: out of memory or
+ * descriptors. */
 struct relay_admin *relay_admin_new(struct relay_loop *loop, int fd, const struct relay_admin_source *source);
-/* Stops accepting; open connections are dropped. */
-void relay_admin_close(struct relay_admin *admin);
 
 /* The text of each page, malloc'ed; NULL: out of memory. */
 char *relay_admin_metrics_text(const struct relay_admin_source *source, size_t *len);
