@@ -75,38 +75,40 @@ static char *value_end(char *text)
     return text;
 }
 
+/* One KEY=VALUE behind the url; *template is the value of that key, which is wanted once more. */
+static int take_hop_key(struct relay_client_config *config, struct relay_hop_config *hop, char *part,
+                        const char **template, const char **expected)
+{
+    char *equals = strchr(part, '=');
+    *expected = "KEY=VALUE behind the comma";
+    if (equals == NULL)
+        return RELAY_ERR_INVALID;
+    *equals = '\0';
+    if (strcmp(part, "template") == 0)
+        *template = equals + 1;
+    *expected = "several urls for hop 1 only";
+    if (strcmp(part, "url") == 0 && config->num_hops > 1)
+        return RELAY_ERR_INVALID;
+    struct relay_hop_place *last = &hop->places[hop->num_places - 1];
+    return set_hop_key(hop, hop->num_places > 1 ? &last->identity : &hop->identity, part, equals + 1,
+                       expected);
+}
+
 static int parse_hop(struct relay_client_config *config, const char *spec, const char **expected)
 {
-    char *text = strdup(spec), *template = NULL;
+    char *text = strdup(spec);
+    const char *template = NULL;
     struct relay_hop_config *hop = NULL;
     *expected = "more memory";
     int error = text != NULL ? 0 : RELAY_ERR_NO_MEMORY;
     if (error == 0 && (hop = relay_client_config_add_hop(config, expected)) == NULL)
         error = RELAY_ERR_INVALID;
-    char *next = text;
-    for (bool is_first = true; error == 0 && next != NULL; is_first = false) {
+    for (char *next = text; error == 0 && next != NULL;) {
         char *part = next, *end = value_end(part);
         next = *end == ',' ? end + 1 : NULL;
         *end = '\0';
-        char *equals = is_first ? NULL : strchr(part, '=');
-        if (is_first) {
-            error = relay_hop_config_add_url(hop, part, expected);
-        } else if (equals == NULL) {
-            *expected = "KEY=VALUE behind the comma";
-            error = RELAY_ERR_INVALID;
-        } else {
-            *equals = '\0';
-            if (strcmp(part, "template") == 0)
-                template = equals + 1;
-            if (strcmp(part, "url") == 0 && config->num_hops > 1) {
-                *expected = "several urls for hop 1 only";
-                error = RELAY_ERR_INVALID;
-            } else {
-                struct relay_hop_place *last = &hop->places[hop->num_places - 1];
-                error = set_hop_key(hop, hop->num_places > 1 ? &last->identity : &hop->identity, part,
-                                    equals + 1, expected);
-            }
-        }
+        error = part == text ? relay_hop_config_add_url(hop, part, expected)
+                             : take_hop_key(config, hop, part, &template, expected);
     }
     if (error == 0 && template != NULL) /* for urls that stood behind it */
         error = relay_hop_config_set_template(hop, template, expected);

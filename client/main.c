@@ -1,5 +1,4 @@
-/* twohop-client: the user's side. Reads the configuration, listens on the local fronts, keeps the chain up.
- */
+/* twohop-client: the user's side. Reads the configuration, listens on the local fronts, keeps the chain. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -237,8 +237,7 @@ static bool parse_head(struct http1 *h)
     return error == RELAY_OK;
 }
 
-/* A body's or tunnel's bytes to its user. Returns how many were of it; the rest belongs to the next request.
- */
+/* A body's or tunnel's bytes to its user. Returns how many were of it; the rest belongs to the next one. */
 static size_t deliver(struct http1 *h, uint8_t *bytes, size_t len)
 {
     size_t at = 0;

@@ -67,8 +67,8 @@ static bool may_have_body(const struct request *self)
     return !relay_slice_is(self->head.method, "HEAD") && status != 204 && status != 304;
 }
 
-/* h2o makes an error-doc's page as a second request inside the first: the configuration's headers are added by both.
- */
+/* h2o makes an error-doc's page as a second request inside the first: the configuration's headers are added by
+ * both. */
 static bool is_repeated(const h2o_req_t *req, size_t i)
 {
     const h2o_header_t *entries = req->res.headers.entries, *header = &entries[i];
@@ -295,8 +295,7 @@ static void copy_head(struct request *self, const struct relay_request *head)
         req->input.authority = iovec(self->head.authority);
         req->input.path = iovec(self->head.path);
     } else {
-        /* The target must not pick a host or a path of ours: tunnels are decided at the default host's "/".
-         */
+        /* The target must not pick a host or a path of ours: the default host's "/" decides on tunnels. */
         req->input.path = h2o_iovec_init(H2O_STRLIT("/"));
     }
     const char *query = memchr(req->input.path.base, '?', req->input.path.len);

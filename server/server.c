@@ -108,8 +108,8 @@ static void count_failed_reload(const char *why)
 
 static void on_hangup(uv_signal_t *handle, int number)
 {
-    each_log(
-        reopen_log); /* first: what follows is logged, and a broken file must not keep a log from rotating */
+    /* First: what follows is logged, and a broken file must not keep a log from rotating. */
+    each_log(reopen_log);
     char why[RELAY_CONFIG_WHY_SIZE], restart[RELAY_CONFIG_WHY_SIZE];
     struct relay_snapshot *snapshot;
     int error = relay_config_reload(server.file, server.config, &snapshot, why, sizeof(why), restart,
