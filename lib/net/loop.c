@@ -23,12 +23,17 @@ struct relay_io {
 
 /* ---- time ---- */
 
+static uint64_t read_clock(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (uint64_t)at.tv_sec * RELAY_SECOND + (uint64_t)at.tv_nsec;
+}
+
 uint64_t relay_loop_now(struct relay_loop *loop)
 {
     if (loop->now_is_stale) {
-        struct timespec at;
-        clock_gettime(CLOCK_MONOTONIC, &at);
-        loop->now = (uint64_t)at.tv_sec * RELAY_SECOND + (uint64_t)at.tv_nsec;
+        loop->now = read_clock();
         loop->now_is_stale = false;
     }
     return loop->now;
@@ -92,6 +97,14 @@ void relay_task_defer(struct relay_loop *loop, struct relay_task *task)
         return;
     list_append(&loop->deferred, task);
     uv_idle_start(&loop->idle, on_idle);
+}
+
+bool relay_loop_has_time(struct relay_loop *loop)
+{
+    uint64_t now = read_clock();
+    if (loop->slice_end == 0)
+        loop->slice_end = now + RELAY_TURN_SLICE;
+    return now < loop->slice_end;
 }
 
 /* Lowest level first; a task that queues one of a lower level is followed by that one. */
@@ -282,6 +295,7 @@ static void on_check(uv_check_t *check)
     struct relay_loop *loop = check->data;
     if (uv_is_active((uv_handle_t *)&loop->idle))
         queue_due(loop);
+    loop->slice_end = 0;
     run_tasks(loop);
     loop->now_is_stale = true;
 }

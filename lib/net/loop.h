@@ -36,6 +36,8 @@ enum relay_level {
 };
 #define RELAY_LEVELS 8
 
+#define RELAY_TURN_SLICE (2 * RELAY_MS)
+
 /* A task is embedded in its object and queued at most once at a time. Cancel it in the object's dispose. A
  * task may queue itself or others while it runs: they run in the same turn, so a task that slices long
  * work uses relay_task_defer. */
@@ -49,6 +51,10 @@ void relay_task_init(struct relay_task *task, enum relay_level level, void (*run
 void relay_task_queue(struct relay_loop *loop, struct relay_task *task);
 /* Runs it in the next turn, after the loop has polled once (without blocking). */
 void relay_task_defer(struct relay_loop *loop, struct relay_task *task);
+/* For work of which one event brings about thousands of pieces, each a task (the tunnels of a connection that has
+ * ended): whether this piece may be done in this turn, else the task defers itself. Always true for the turn's first,
+ * then for RELAY_TURN_SLICE. */
+bool relay_loop_has_time(struct relay_loop *loop);
 void relay_task_cancel(struct relay_task *task);
 bool relay_task_is_queued(const struct relay_task *task);
 
@@ -109,6 +115,7 @@ struct relay_loop {
     /* private */
     uint64_t now;
     bool now_is_stale, stopping;
+    uint64_t slice_end;                     /* 0: nobody has asked in this turn */
     struct relay_task levels[RELAY_LEVELS]; /* list heads */
     /* List heads. due: deferred before the poll that is under way. */
     struct relay_task deferred, due, settling, lingering;

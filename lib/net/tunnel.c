@@ -239,7 +239,11 @@ static void run_task(struct relay_task *task)
     if (due & IS_RESUMED)
         deliver_held(tunnel);
     if (is_close_due(tunnel)) {
-        tell_close(tunnel);
+        /* A connection's end closes all its tunnels, thousands of sockets, and nobody else may wait for that. */
+        if (relay_loop_has_time(tunnel->loop))
+            tell_close(tunnel);
+        else
+            relay_task_defer(tunnel->loop, &tunnel->task);
         return;
     }
     if ((due & IS_WRITABLE) && !has(tunnel, ABORTED | CLOSED) && tunnel->cb != NULL &&

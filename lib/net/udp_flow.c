@@ -17,7 +17,8 @@
 #define TURN_DATAGRAMS 64    /* read per turn: other flows of the worker want their turn too */
 #define SOCKET_BUFFER  (4 << 20)
 #define REFUSED_MAX    5
-#define CLOSING_READS  4096 /* to count what a closed socket had not given: more than its buffer holds */
+#define CLOSING_READS                                                                                        \
+    4096 /* to count what a closed socket had not given: more than its buffer holds; milliseconds (relay_loop_has_time) */
 
 struct relay_udp_flow {
     struct relay_loop *loop;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "lib/net/metrics.h"
@@ -276,6 +277,35 @@ static void abort_tells_nothing_but_the_close_and_once(void **state)
     assert_int_equal(fake.aborted, RELAY_ERR_IDLE);
 }
 
+#define ENDING 20
+
+static void on_slow_close(void *user, int error)
+{
+    usleep(1000);
+    (*(int *)user)++;
+}
+
+/* What one connection's end costs must not keep others waiting. */
+static void many_ends_take_many_turns(void **state)
+{
+    static const struct relay_tunnel_user slow_cb = {.on_close = on_slow_close};
+    static struct fake ending[ENDING];
+    int closed = 0;
+    for (int i = 0; i < ENDING; i++) {
+        relay_tunnel_init(&ending[i].tunnel, &fake_ops, NULL, &loop, RELAY_KIND_BYTES);
+        relay_tunnel_attach(&ending[i].tunnel, &slow_cb, &closed);
+        relay_tunnel_closed(&ending[i].tunnel, RELAY_ERR_RESET);
+    }
+    for (int turns = 0, before; closed < ENDING; turns++) {
+        before = closed;
+        turn();
+        assert_true(turns == 0 || closed > before); /* the first turn is in uv_prepare or in uv_check */
+        assert_true(closed - before < ENDING / 2);
+    }
+    for (int i = 0; i < ENDING; i++)
+        assert_true(ending[i].released);
+}
+
 static void accept_tells_the_host_from_a_task(void **state)
 {
     open_fake(RELAY_KIND_CAPSULES);
@@ -376,6 +406,7 @@ int main(void)
         T(a_reset_does_not_wait),
         T(a_reset_is_called_by_whose_it_is),
         T(abort_tells_nothing_but_the_close_and_once),
+        T(many_ends_take_many_turns),
         T(accept_tells_the_host_from_a_task),
         T(capsules_become_datagrams),
         T(a_cut_capsule_at_the_end_is_malformed),
