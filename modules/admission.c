@@ -18,6 +18,10 @@ struct relay_account {
     uint64_t key;
     uint32_t tunnels, dials, dials_max;
     struct relay_ticket *first, *last; /* wait to dial */
+    /* A dialler's: names that are asked of DNS in vain count with the dials, and the account outlives them. */
+    struct relay_lookup_payer payer;
+    struct relay_env *env;
+    struct relay_token_account *token; /* held */
 };
 
 struct relay_admission {
@@ -66,25 +70,25 @@ static struct relay_account *take_account(struct relay_account **table, uint64_t
     return account;
 }
 
-/* The token's dials; its tunnels are counted over all workers, elsewhere. */
-static int take_dialler(struct relay_ticket *ticket, struct relay_admission *admission, uint32_t max)
+static void free_unused(struct relay_account **table, struct relay_account *account)
 {
-    int error;
-    ticket->dialler = take_account(admission->diallers, (uintptr_t)ticket->token, 0, &error);
-    if (ticket->dialler != NULL)
-        ticket->dialler->dials_max = max;
-    return error;
-}
-
-static void release_account(struct relay_account **table, struct relay_account *account)
-{
-    if (account == NULL || --account->tunnels > 0)
+    if (account->tunnels > 0 || account->payer.orphans > 0)
         return;
+    if (account->token != NULL)
+        relay_token_account_let_go(account->env->token_accounts, account->token);
     struct relay_account **slot = &table[mix(account->key) % BUCKETS];
     while (*slot != account)
         slot = &(*slot)->next;
     *slot = account->next;
     free(account);
+}
+
+static void release_account(struct relay_account **table, struct relay_account *account)
+{
+    if (account == NULL)
+        return;
+    account->tunnels--;
+    free_unused(table, account);
 }
 
 /* ---- dials ---- */
@@ -115,7 +119,8 @@ static void wait_for(struct relay_ticket *ticket, struct relay_account *queue)
 /* The account may be NULL: nothing is counted then. */
 static bool is_full(const struct relay_account *account)
 {
-    return account != NULL && account->dials_max > 0 && account->dials >= account->dials_max;
+    return account != NULL && account->dials_max > 0 &&
+           account->dials + account->payer.orphans >= account->dials_max;
 }
 
 /* Both must have room: who waits holds none of it. */
@@ -160,6 +165,38 @@ void relay_ticket_dialled(struct relay_ticket *ticket)
         ticket->dialler->dials--;
     serve(ticket->dialler);
     serve(ticket->connection);
+}
+
+static void on_orphan_end(struct relay_lookup_payer *payer)
+{
+    struct relay_account *account =
+        (struct relay_account *)((char *)payer - offsetof(struct relay_account, payer));
+    serve(account);
+    free_unused(account->env->admission->diallers, account);
+}
+
+struct relay_lookup_payer *relay_ticket_payer(const struct relay_ticket *ticket)
+{
+    return ticket->dialler != NULL ? &ticket->dialler->payer : NULL;
+}
+
+/* The token's dials; its tunnels are counted over all workers, elsewhere. */
+static int take_dialler(struct relay_ticket *ticket, struct relay_env *env, uint32_t max)
+{
+    int error;
+    struct relay_account *dialler =
+        take_account(env->admission->diallers, (uintptr_t)ticket->token, 0, &error);
+    ticket->dialler = dialler;
+    if (dialler == NULL)
+        return error;
+    dialler->dials_max = max;
+    if (dialler->token == NULL) {
+        dialler->env = env;
+        dialler->token = ticket->token;
+        dialler->payer.on_end = on_orphan_end;
+        relay_token_account_hold(env->token_accounts, ticket->token);
+    }
+    return 0;
 }
 
 /* ---- revocation ---- */
@@ -209,7 +246,7 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
         error = relay_token_account_take(env->token_accounts, token, snapshot->caps.tunnels_per_token,
                                          relay_loop_now(env->loop), &ticket->token);
     if (error == 0 && ticket->token != NULL &&
-        (error = take_dialler(ticket, admission, snapshot->caps.dials_per_token)) != 0)
+        (error = take_dialler(ticket, env, snapshot->caps.dials_per_token)) != 0)
         relay_token_account_release(env->token_accounts, ticket->token);
     if (error != 0) {
         release_account(admission->connections, connection);

@@ -3,7 +3,8 @@
  *
  * Limits (snapshot->caps): tunnels per connection, tunnels per token over all workers, and dials in flight per
  * connection and, on a worker, per token; a dial over the last one waits its turn, so that a burst of requests
- * neither fails nor floods the resolver.
+ * neither fails nor floods the resolver. A name that is still asked of DNS when its dial is over, or its client
+ * gone, keeps the token's place until it has ended (relay_ticket_payer).
  *
  * Order of calls: relay_ticket_take; relay_ticket_dial, then relay_ticket_dialled when name and address have
  * been tried; after the tunnel was accepted relay_ticket_opened; relay_ticket_release at the end in any case,
@@ -45,8 +46,10 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
 /* on_turn comes once, from a task: at the end of this turn, or when another dial of the connection, or of the
  * token, is over. */
 void relay_ticket_dial(struct relay_ticket *ticket, void (*on_turn)(struct relay_ticket *ticket));
-/* The dial is over, well or badly. Fine when there was none. */
+/* The dial is over, well or badly: the lookup has been cancelled before. Fine when there was none. */
 void relay_ticket_dialled(struct relay_ticket *ticket);
+/* For the dial's lookup. NULL without a token. */
+struct relay_lookup_payer *relay_ticket_payer(const struct relay_ticket *ticket);
 
 /* The 2xx is out: counts the tunnel as open and, until snapshot->observe_until, logs who reaches what. That is the
  * only line that names a client or a target. */
@@ -64,7 +67,7 @@ void relay_ticket_release(struct relay_ticket *ticket, int error);
  * (relay_token_accounts_judge), with RELAY_ERR_UNAUTHORIZED. */
 void relay_admission_revoke(struct relay_env *env);
 
-/* At the end of a worker, when no ticket is left. */
+/* At the end of a worker, when no ticket is left and the resolver has been freed. */
 void relay_admission_free(struct relay_admission *admission);
 
 #endif

@@ -120,7 +120,7 @@ static void on_judged(struct relay_target *target)
 static void on_turn(struct relay_ticket *ticket)
 {
     struct connect *connect = (struct connect *)((char *)ticket - offsetof(struct connect, ticket));
-    relay_target_begin(&connect->target, on_judged);
+    relay_target_begin(&connect->target, relay_ticket_payer(ticket), on_judged);
 }
 
 static int begin(h2o_req_t *req, struct relay_tunnel *tunnel, const struct relay_acl *acl,

@@ -297,7 +297,7 @@ static void on_judged(struct relay_target *target)
 static void on_turn(struct relay_ticket *ticket)
 {
     struct udp_tunnel *self = (struct udp_tunnel *)((char *)ticket - offsetof(struct udp_tunnel, ticket));
-    relay_target_begin(&self->opening->target, on_judged);
+    relay_target_begin(&self->opening->target, relay_ticket_payer(ticket), on_judged);
 }
 
 static struct udp_tunnel *new_tunnel(h2o_req_t *req, size_t policy_index, const struct relay_host *host,

@@ -75,7 +75,9 @@ const struct relay_directive relay_limits_directives[] = {
      .min = 1,
      .max = 10000,
      .default_text = "256",
-     .help = "The same for a token on a worker, whose resolver has room for 4096 names; more wait."},
+     .help =
+         "The same for a token on a worker, whose resolver has room for 4096 names; more wait. A name "
+         "that is asked in vain keeps its place for the 5 s of the query, also when its client has gone."},
     {.name = "limits.tunnel-memory",
      RELAY_DIRECTIVE_SIZE_AT(caps.tunnel_credit),
      .min = 16777216,

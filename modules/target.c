@@ -74,11 +74,13 @@ void relay_target_init(struct relay_target *target, struct relay_env *env,
     relay_task_init(&target->task, RELAY_LEVEL_EVENT, run_task);
 }
 
-void relay_target_begin(struct relay_target *target, void (*on_judged)(struct relay_target *target))
+void relay_target_begin(struct relay_target *target, struct relay_lookup_payer *payer,
+                        void (*on_judged)(struct relay_target *target))
 {
     struct relay_policy policy = policy_of(target);
     struct relay_address literal;
     target->on_judged = on_judged;
+    target->lookup.payer = payer;
     target->is_final = true;
     target->error = relay_policy_judge_target(&policy);
     if (target->error == 0 && !relay_policy_literal(&target->host, &literal)) {

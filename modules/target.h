@@ -38,7 +38,9 @@ struct relay_target {
 void relay_target_init(struct relay_target *target, struct relay_env *env,
                        const struct relay_snapshot *snapshot, const struct relay_acl *acl,
                        enum relay_transport transport, const struct relay_host *host, uint16_t port);
-void relay_target_begin(struct relay_target *target, void (*on_judged)(struct relay_target *target));
+/* The payer, who may be NULL, outlives what the target asks of DNS. */
+void relay_target_begin(struct relay_target *target, struct relay_lookup_payer *payer,
+                        void (*on_judged)(struct relay_target *target));
 void relay_target_cancel(struct relay_target *target);
 
 #endif

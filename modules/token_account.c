@@ -24,7 +24,7 @@ struct lease {
 
 struct relay_token_account {
     struct relay_token_account *next; /* in its bucket */
-    uint32_t tunnels;
+    uint32_t tunnels, holds;
     enum { UNJUDGED, LISTED, REVOKED } standing; /* atomic; of the last judgement */
     char name[RELAY_TOKEN_NAME_MAX + 1];
     /* Atomic. All that has been taken so far is paid for at this time (ns); up to BURST before now counts. */
@@ -33,7 +33,7 @@ struct relay_token_account {
 };
 
 struct relay_token_accounts {
-    pthread_mutex_t lock; /* the table, and `tunnels` of every account */
+    pthread_mutex_t lock; /* the table, and `tunnels` and `holds` of every account */
     unsigned num_workers;
     struct relay_token_account *buckets[BUCKETS];
 };
@@ -75,7 +75,7 @@ static size_t hash_name(const char *name)
 
 static bool is_spent(const struct relay_token_account *account, uint64_t now)
 {
-    return account->tunnels > 0 ||
+    return account->tunnels > 0 || account->holds > 0 ||
            __atomic_load_n(&account->packets_paid_at, __ATOMIC_RELAXED) + BURST > now ||
            __atomic_load_n(&account->bytes_paid_at, __ATOMIC_RELAXED) + BURST > now;
 }
@@ -136,6 +136,20 @@ void relay_token_account_release(struct relay_token_accounts *accounts, struct r
 {
     pthread_mutex_lock(&accounts->lock);
     account->tunnels--;
+    pthread_mutex_unlock(&accounts->lock);
+}
+
+void relay_token_account_hold(struct relay_token_accounts *accounts, struct relay_token_account *account)
+{
+    pthread_mutex_lock(&accounts->lock);
+    account->holds++;
+    pthread_mutex_unlock(&accounts->lock);
+}
+
+void relay_token_account_let_go(struct relay_token_accounts *accounts, struct relay_token_account *account)
+{
+    pthread_mutex_lock(&accounts->lock);
+    account->holds--;
     pthread_mutex_unlock(&accounts->lock);
 }
 

@@ -5,8 +5,8 @@
  * of a second and spends it without touching what others write (a lease). Credit that a worker has taken and
  * not spent stays with it: at most one batch, or one run of datagrams where that is more.
  *
- * An account lives until its last tunnel has ended and its allowance is whole again, so that closing and
- * opening tunnels gives no new allowance.
+ * An account lives until its last tunnel has ended, nobody holds it and its allowance is whole again, so that
+ * closing and opening tunnels gives no new allowance.
  *
  * Order of calls: new, before the workers start; relay_token_account_take and _release for each tunnel,
  * relay_token_lease_take in between.
@@ -33,6 +33,9 @@ void relay_token_accounts_free(struct relay_token_accounts *accounts);
 int relay_token_account_take(struct relay_token_accounts *accounts, const char *name, uint32_t max,
                              uint64_t now, struct relay_token_account **account);
 void relay_token_account_release(struct relay_token_accounts *accounts, struct relay_token_account *account);
+/* Keeps the account of a tunnel, whose address is who the token is, until it is let go; counts no tunnel. */
+void relay_token_account_hold(struct relay_token_accounts *accounts, struct relay_token_account *account);
+void relay_token_account_let_go(struct relay_token_accounts *accounts, struct relay_token_account *account);
 
 /* After a reload, before the workers learn of it: notes whose names are in the file no more. An empty file counts
  * for a mistake: nobody is noted then. */

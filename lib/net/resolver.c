@@ -39,7 +39,9 @@ struct query {
     struct relay_timer timer;                 /* the resolution delay, then the limit of time */
     uint64_t asked_at, ttl, resolution_delay; /* ttl: ns */
     bool may_join, is_measured, is_final, is_over, is_cached;
-    int pending; /* questions at c-ares */
+    struct relay_lookup *beginner;    /* the lookup that it was asked for, while that waits */
+    struct relay_lookup_payer *payer; /* the beginner's, once that has gone and questions are pending */
+    int pending;                      /* questions at c-ares */
     struct question {
         struct query *query;
         int family, status; /* ARES_*; -1 while pending */
@@ -87,6 +89,38 @@ static void leave_bucket(struct query *query)
     *at = query->next_in_bucket;
 }
 
+static void unlink_lookup(struct relay_lookup *lookup)
+{
+    struct query *query = lookup->query;
+    struct relay_lookup **list = lookup->is_told ? &query->told : &query->untold;
+    *(lookup->prev != NULL ? &lookup->prev->next : list) = lookup->next;
+    if (lookup->next != NULL)
+        lookup->next->prev = lookup->prev;
+    lookup->query = NULL;
+    lookup->prev = lookup->next = NULL;
+}
+
+/* Nobody joins a query's costs: who asks for the same name later does not pay for it. */
+static void orphan(struct query *query)
+{
+    struct relay_lookup_payer *payer = query->beginner->payer;
+    query->beginner = NULL;
+    if (payer == NULL || query->pending == 0)
+        return;
+    query->payer = payer;
+    payer->orphans++;
+}
+
+static void end_orphan(struct query *query)
+{
+    struct relay_lookup_payer *payer = query->payer;
+    if (payer == NULL)
+        return;
+    query->payer = NULL;
+    payer->orphans--;
+    payer->on_end(payer);
+}
+
 static struct query *find_query(struct relay_resolver *resolver, const char *name)
 {
     struct query *query = resolver->buckets[relay_name_hash(name, resolver->seed) % BUCKETS];
@@ -99,6 +133,7 @@ static void free_query(struct query *query)
 {
     struct relay_resolver *resolver = query->resolver;
     leave_bucket(query);
+    end_orphan(query);
     relay_task_cancel(&query->task);
     relay_timer_stop(resolver->loop, &query->timer);
     *(query->prev != NULL ? &query->prev->next : &resolver->queries) = query->next;
@@ -180,8 +215,10 @@ static void tell(struct query *query, struct relay_lookup *lookup)
     result.is_final = query->is_final;
     result.addresses = query->addresses + from;
     result.num_addresses = result.error == RELAY_OK ? query->num_addresses - from : 0;
-    relay_lookup_cancel(lookup);
-    if (!query->is_final) {
+    if (query->is_final) {
+        relay_lookup_cancel(lookup);
+    } else {
+        unlink_lookup(lookup);
         lookup->is_told = true;
         link_lookup(query, lookup);
     }
@@ -326,9 +363,10 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *answer
     query->pending--;
     if (status == ARES_EDESTRUCTION)
         return; /* relay_resolver_free goes on */
-    if (query->pending == 0)
+    if (query->pending == 0) {
+        end_orphan(query);
         on_all_answered(query);
-    else if (query->num_addresses > 0 && !query->is_final && question->family == FAMILY_AAAA)
+    } else if (query->num_addresses > 0 && !query->is_final && question->family == FAMILY_AAAA)
         tell_early(query);
     else if (query->num_addresses > 0 && !query->is_final)
         await_ipv6(query);
@@ -473,9 +511,12 @@ void relay_resolver_ask(struct relay_resolver *resolver, struct relay_lookup *lo
     char text[NAME_SIZE] = "";
     bool is_valid = normalise(text, name);
     struct query *query = find_query(resolver, text);
-    if (query == NULL)
+    bool is_new = query == NULL;
+    if (is_new)
         query = begin_query(resolver, text, is_valid, lookup->resolution_delay);
-    if (query == NULL) {
+    if (query != NULL && is_new) {
+        query->beginner = lookup;
+    } else if (query == NULL) {
         query = &resolver->no_memory;
         conclude(query, RELAY_ERR_NO_MEMORY, -1);
     }
@@ -490,12 +531,9 @@ void relay_lookup_cancel(struct relay_lookup *lookup)
     struct query *query = lookup->query;
     if (query == NULL)
         return;
-    struct relay_lookup **list = lookup->is_told ? &query->told : &query->untold;
-    *(lookup->prev != NULL ? &lookup->prev->next : list) = lookup->next;
-    if (lookup->next != NULL)
-        lookup->next->prev = lookup->prev;
-    lookup->query = NULL;
-    lookup->prev = lookup->next = NULL;
+    if (query->beginner == lookup)
+        orphan(query);
+    unlink_lookup(lookup);
 }
 
 /* ---- life ---- */

@@ -46,6 +46,16 @@ struct relay_resolution {
     uint64_t took; /* ns until the first telling; 0 from the cache */
 };
 
+/* Who pays for names that are asked of DNS in vain. c-ares cannot cancel a question: when the lookup that began
+ * it has been cancelled, or told at its limit of time, it goes on for up to the limit of time and holds one of
+ * the resolver's places. Such questions are counted here, so that their owner can be bounded. Zeroed but for
+ * on_end; outlives `orphans`. */
+struct relay_lookup_payer {
+    unsigned orphans; /* names on their way whose lookup has gone */
+    void (*on_end)(
+        struct relay_lookup_payer *payer); /* one of them less; nothing may be asked or cancelled in it */
+};
+
 /* Embedded by who asks. on_resolved comes from a task, never from inside relay_resolver_ask; the result lives
  * during the call. It comes once, with is_final; or, when one family's answer is much later than the other's
  * (RFC 8305 section 3), twice: first with the early family and without is_final, and then with the late one,
@@ -55,6 +65,7 @@ struct relay_resolution {
 struct relay_lookup {
     void (*on_resolved)(struct relay_lookup *lookup, const struct relay_resolution *resolution);
     uint64_t resolution_delay; /* ns; of several that ask for one name at once the first one's counts */
+    struct relay_lookup_payer *payer; /* NULL: nobody's */
     /* private */
     void *query;
     bool is_told; /* of the early family */

@@ -171,6 +171,38 @@ static void test_dials_of_a_token(void **state)
     assert_string_equal(turns, "adcef");
 }
 
+/* A name that is asked in vain keeps the place of its token, also when no tunnel of the token is left. */
+static void test_orphans_keep_their_place(void **state)
+{
+    loopback.snapshot->caps.dials_per_token = 2;
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 0);
+    assert_int_equal(ask("alice"), 0);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "ab");
+    struct relay_lookup_payer *payer = relay_ticket_payer(&tickets[0]);
+    assert_ptr_equal(payer, relay_ticket_payer(&tickets[1]));
+    payer->orphans = 2; /* the clients have gone */
+    relay_ticket_release(&tickets[0], RELAY_ERR_CANCELLED);
+    relay_ticket_release(&tickets[1], RELAY_ERR_CANCELLED);
+    relay_ticket_release(&tickets[2], RELAY_ERR_CANCELLED);
+    assert_int_equal(ask("bob"), 0);
+    assert_int_equal(ask("alice"), 0);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "abd");
+    assert_ptr_equal(payer, relay_ticket_payer(&tickets[4]));
+    payer->orphans--;
+    payer->on_end(payer);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "abde");
+    relay_ticket_release(&tickets[4], RELAY_OK);
+    payer->orphans--;
+    payer->on_end(payer); /* the last that kept the account */
+    assert_int_equal(ask("alice"), 0);
+    loopback_turns(&loopback, 2);
+    assert_string_equal(turns, "abdef");
+}
+
 /* The shortened run, and that two tunnels of one token share what it may send. */
 static void test_datagrams_are_metered(void **state)
 {
@@ -227,6 +259,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tunnels_per_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dials_take_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dials_of_a_token, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_orphans_keep_their_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_datagrams_are_metered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
     };

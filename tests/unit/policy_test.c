@@ -85,7 +85,7 @@ static const char *ask(const struct relay_acl *acl, enum relay_transport transpo
     is_judged = false;
     times_judged = 0;
     early[0] = '\0';
-    relay_target_begin(&target, on_judged);
+    relay_target_begin(&target, NULL, on_judged);
     assert_int_equal(times_judged, 0);
     loopback_wait(&loopback, is_judged);
     print(&target, answer, sizeof(answer));

@@ -468,6 +468,83 @@ static void cancelled_and_freed_in_flight(void **state)
     ask("ok.example"); /* the answers to nobody come meanwhile; the silent one is left to free */
 }
 
+static int orphans_ended;
+
+static void on_orphan_end(struct relay_lookup_payer *payer)
+{
+    orphans_ended++;
+}
+
+static void begin_paid(struct asked *asked, const char *name, struct relay_lookup_payer *payer)
+{
+    *asked = (struct asked){.lookup = {.on_resolved = on_resolved, .payer = payer}};
+    outstanding++;
+    relay_resolver_ask(resolver, &asked->lookup, name);
+}
+
+static void drop(struct asked *asked)
+{
+    relay_lookup_cancel(&asked->lookup);
+    outstanding--;
+}
+
+/* Whoever began a query pays from when it goes until the query has ended. */
+static void what_is_asked_in_vain_is_paid(void **state)
+{
+    struct relay_lookup_payer payer = {.on_end = on_orphan_end}, other = {.on_end = on_orphan_end};
+    struct asked asked, joined;
+    orphans_ended = 0;
+    open_resolver(300 * RELAY_MS, 100);
+    begin_paid(&asked, "ok.example", &payer); /* answered */
+    relay_loop_run(&loop);
+    begin_paid(&asked, "ok.example", &payer); /* from the cache */
+    drop(&asked);
+    assert_int_equal(payer.orphans, 0);
+    begin_paid(&asked, "silent.one.example", &payer);
+    begin_paid(&joined, "silent.one.example", &other);
+    assert_int_equal(payer.orphans, 0);
+    drop(&joined);
+    drop(&asked);
+    assert_true(payer.orphans == 1 && other.orphans == 0);
+    begin_paid(&asked, "silent.two.example", &payer);
+    drop(&asked);
+    assert_int_equal(payer.orphans, 2);
+    run_for(2 * RELAY_SECOND);
+    assert_true(payer.orphans == 0 && orphans_ended == 2);
+    begin_paid(&asked, "half.example", &payer); /* one family is enough */
+    run_for(60 * RELAY_MS);
+    drop(&asked);
+    assert_int_equal(payer.orphans, 1);
+    run_for(2 * RELAY_SECOND);
+    assert_true(payer.orphans == 0 && orphans_ended == 3);
+    begin_paid(&asked, "silent.three.example", &payer);
+    drop(&asked);
+    relay_resolver_free(resolver);
+    assert_true(payer.orphans == 0 && orphans_ended == 4);
+    open_resolver(300 * RELAY_MS, 100);
+}
+
+/* Names that a server is silent about do not keep it from answering others. */
+static void silence_keeps_nobody_waiting(void **state)
+{
+    enum { SILENT = RELAY_RESOLVER_QUERIES_MAX - 10 };
+    struct relay_lookup_payer payer = {.on_end = on_orphan_end};
+    struct asked asked;
+    char name[64];
+    open_resolver(5 * RELAY_SECOND, 100);
+    for (int i = 0; i < SILENT; i++) {
+        snprintf(name, sizeof(name), "silent.n%d.example", i);
+        begin_paid(&asked, name, &payer);
+        drop(&asked);
+    }
+    assert_int_equal(payer.orphans, SILENT);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof(name), "ok%d.example", i);
+        assert_int_equal(ask(name).error, RELAY_OK);
+    }
+    assert_int_equal(payer.orphans, SILENT);
+}
+
 static void on_resolved_ask_again(struct relay_lookup *lookup, const struct relay_resolution *resolution)
 {
     struct asked *asked = (struct asked *)lookup;
@@ -596,6 +673,8 @@ int main(void)
         TEST(joins_between_the_families),
         TEST(equal_names_are_asked_once),
         TEST(cancelled_and_freed_in_flight),
+        TEST(what_is_asked_in_vain_is_paid),
+        TEST(silence_keeps_nobody_waiting),
         TEST(asked_again_from_its_callback),
         TEST(localhost_is_loopback),
         TEST(hosts_are_found),
