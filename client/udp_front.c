@@ -20,6 +20,7 @@
 #define BUFFER_SIZE    (1024 * 1024)      /* of the socket, each way, if the kernel lets us */
 #define FAILED_FOR     (1 * RELAY_SECOND) /* a target whose tunnel failed is not tried again before */
 #define DATAGRAM_MAX   65536
+#define PATIENCE       (250 * RELAY_MS) /* that the others have with a blocked flow: a few round trips */
 
 /* Datagrams of `segment` bytes (the last may be shorter) toward the target. */
 struct waiting {
@@ -43,6 +44,7 @@ struct flow {
     size_t head_len;
     struct relay_udp_queue back; /* to the source */
     bool is_blocked;             /* the tunnel is open, and takes what waits when it is writable */
+    struct relay_timer patience; /* set: the others wait too */
     size_t num_waiting, waiting_bytes;
     struct waiting waiting[RELAY_UDP_FRONT_EARLY_MAX];
 };
@@ -78,14 +80,39 @@ static void arm(struct relay_udp_front *front)
                  (front->num_blocked == 0 ? RELAY_IO_READ : 0) | (front->is_full ? RELAY_IO_WRITE : 0));
 }
 
-/* While one is blocked the socket is not read: its buffer holds what comes, and then the application learns. */
+static void end_patience(struct flow *flow)
+{
+    struct relay_udp_front *front = flow->front;
+    if (!relay_timer_is_set(&flow->patience))
+        return;
+    relay_timer_stop(front->config.loop, &flow->patience);
+    front->num_blocked--;
+    arm(front);
+}
+
+static void on_patience_over(struct relay_timer *timer)
+{
+    struct flow *flow = (struct flow *)((char *)timer - offsetof(struct flow, patience));
+    flow->front->num_blocked--;
+    arm(flow->front);
+}
+
+/* While one is blocked the socket is not read: its buffer holds what comes, and then the application learns. Most
+ * often the connection is blocked and all flows are; but over HTTP/2 each has a window of its own, which a proxy may
+ * give to the others alone. So they do not wait for long: then what comes for this flow is dropped when its queue is
+ * full (keep), until all that waits has left. */
 static void set_blocked(struct flow *flow, bool is_blocked)
 {
     struct relay_udp_front *front = flow->front;
     if (flow->is_blocked == is_blocked)
         return;
     flow->is_blocked = is_blocked;
-    front->num_blocked += is_blocked ? 1 : (size_t)-1;
+    if (!is_blocked) {
+        end_patience(flow);
+        return;
+    }
+    relay_timer_set_after(front->config.loop, &flow->patience, PATIENCE);
+    front->num_blocked++;
     arm(front);
 }
 
@@ -334,6 +361,7 @@ static struct flow *new_flow(struct relay_udp_front *front, const struct sockadd
     if (front->config.is_socks)
         flow->head_len = relay_socks5_write_datagram(flow->head, host, port);
     relay_timer_init(&flow->timer, on_timer);
+    relay_timer_init(&flow->patience, on_patience_over);
     flow->next = front->flows;
     if (flow->next != NULL)
         flow->next->prev = flow;

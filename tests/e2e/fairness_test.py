@@ -1,4 +1,5 @@
-"""One user must not disturb the others: the end of thousands of tunnels (T77, T85), names asked in vain (T53)."""
+"""One user must not disturb the others: the end of thousands of tunnels (T77, T85), names asked in vain (T53),
+a UDP flow that its proxy takes nothing of."""
 import contextlib
 import hashlib
 import socket
@@ -6,9 +7,13 @@ import struct
 import threading
 import time
 
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
 import pytest
 
-from harness import capsule, configs, http1, vitals
+from harness import capsule, configs, http1, ports, vitals
 from harness import dns as name_server
 from harness.attack import start_egress
 from harness.vitals import Watch
@@ -133,3 +138,63 @@ def test_names_asked_in_vain_leave_the_others_room(egress, tcp_echo, tmp_path):
                 status, fields = connection.connect(f"{name[:-1]}:{tcp_echo.authority.rpartition(':')[2]}",
                                                     f"Proxy-Authorization: Bearer {users['bob']}")
                 assert status == 200 and time.monotonic() - at < 3, (status, fields.get("proxy-status"))
+
+
+# ---- the client's forwards ----
+
+class MiserlyProxy(threading.Thread):
+    """An HTTP/2 proxy that echoes datagrams and gives the first stream no more window than it began with."""
+
+    def __init__(self, certificates):
+        super().__init__(daemon=True)
+        self._context = certificates.server_context()
+        self._context.set_alpn_protocols(["h2"])
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.streams = {}
+
+    def run(self):
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.local_settings = h2.settings.Settings(
+            client=False, initial_values={h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
+        with self._context.wrap_socket(self._socket.accept()[0], server_side=True) as peer:
+            connection.initiate_connection()
+            peer.sendall(connection.data_to_send())
+            while data := peer.recv(65536):
+                for event in connection.receive_data(data):
+                    self._answer(connection, event)
+                peer.sendall(connection.data_to_send())
+
+    def _answer(self, connection, event):
+        if isinstance(event, h2.events.RequestReceived):
+            self.streams[event.stream_id] = 0
+            connection.send_headers(event.stream_id, [(":status", "200"), ("capsule-protocol", "?1")])
+        elif isinstance(event, h2.events.DataReceived):
+            self.streams[event.stream_id] += len(event.data)
+            connection.increment_flow_control_window(event.flow_controlled_length)
+            if event.stream_id != min(self.streams):
+                connection.increment_flow_control_window(event.flow_controlled_length, event.stream_id)
+                connection.send_data(event.stream_id, event.data)
+
+
+def test_a_blocked_flow_of_a_forward_keeps_the_others_waiting_for_a_moment_only(client, certificates):
+    proxy, port = MiserlyProxy(certificates), ports.free_port()
+    proxy.start()
+    hop = {"url": f"https://127.0.0.1:{proxy.port}", "http": "2", "token": configs.TOKEN, "ca": str(certificates.ca)}
+    client({"chain": [hop], "forward": [f"udp:127.0.0.1:{port}=192.0.2.1:9"]})
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greedy, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        greedy.connect(("127.0.0.1", port))
+        other.connect(("127.0.0.1", port))
+        other.settimeout(10)
+        for _ in range(200):
+            greedy.send(bytes(1000))
+            time.sleep(0.002)
+        vitals.wait(lambda: proxy.streams and min(proxy.streams.values()) > 60000)
+        for i in range(3):
+            other.send(b"other %d" % i)
+            assert other.recv(100) == b"other %d" % i
+        for _ in range(50):  # its queue is full: they are dropped
+            greedy.send(bytes(1000))
+        at = time.monotonic()
+        other.send(b"at once")
+        assert other.recv(100) == b"at once" and time.monotonic() - at < 5
