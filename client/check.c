@@ -27,6 +27,8 @@ struct check {
     struct relay_tunnel *tunnel;
     int error;
     char verdict[160];
+    bool is_target_fault; /* `error` is what the last hop says of the target that was named */
+    char answer[120];     /* the first such, in words */
     struct relay_timer goodbye;
 };
 
@@ -112,12 +114,17 @@ static int connect_place(struct check *check, unsigned number, size_t place)
 
 /* ---- one tunnel ---- */
 
-/* Asked for a name that cannot exist, a relay that lets us pass has something to say of that target. */
+/* A relay that has something to say of the target lets us pass. */
+static bool is_about_target(int error)
+{
+    return error == RELAY_ERR_DNS || error == RELAY_ERR_DNS_TIMEOUT || error == RELAY_ERR_REFUSED ||
+           error == RELAY_ERR_UNREACHABLE;
+}
+
+/* Asked for a name that cannot exist, that is all we want to hear. */
 static bool is_good(const struct check *check, int error)
 {
-    bool is_about_target = error == RELAY_ERR_DNS || error == RELAY_ERR_DNS_TIMEOUT ||
-                           error == RELAY_ERR_REFUSED || error == RELAY_ERR_UNREACHABLE;
-    return error == RELAY_OK || (check->target == NULL && is_about_target);
+    return error == RELAY_OK || (check->target == NULL && is_about_target(error));
 }
 
 static bool has_token(const struct check *check)
@@ -127,9 +134,14 @@ static bool has_token(const struct check *check)
            NULL;
 }
 
-static void judge(struct check *check, int error, const char *why)
+/* is_answer: the last hop says so. */
+static void judge(struct check *check, int error, const char *why, bool is_answer)
 {
     bool is_policy = error == RELAY_ERR_DENIED || error == RELAY_ERR_ADDRESS_PROHIBITED;
+    check->is_target_fault = check->target != NULL && is_answer &&
+                             (is_policy || is_about_target(error) || error == RELAY_ERR_TIMEOUT);
+    if (check->is_target_fault && check->answer[0] == '\0')
+        snprintf(check->answer, sizeof(check->answer), "%s", why);
     check->error = is_good(check, error) ? RELAY_OK : error;
     if (check->error != RELAY_OK)
         snprintf(check->verdict, sizeof(check->verdict), "FAILED: %s%s", why,
@@ -152,7 +164,7 @@ static void on_response(void *user, const struct relay_response *response)
         if (refusal.error == RELAY_ERR_UNAUTHORIZED && !has_token(check))
             snprintf(why, sizeof(why), "no token is configured (%d)", refusal.status);
     }
-    judge(check, refusal.error, why);
+    judge(check, refusal.error, why, true);
     relay_tunnel_abort(check->tunnel, RELAY_ERR_CANCELLED);
 }
 
@@ -171,7 +183,7 @@ static const struct relay_tunnel_user tunnel_cb = {.on_response = on_response, .
 static void on_timer(struct relay_timer *timer)
 {
     struct check *check = (struct check *)((char *)timer - offsetof(struct check, timer));
-    judge(check, RELAY_ERR_TIMEOUT, "no answer in 10 s");
+    judge(check, RELAY_ERR_TIMEOUT, "no answer in 10 s", false);
     relay_tunnel_abort(check->tunnel, RELAY_ERR_CANCELLED);
 }
 
@@ -185,6 +197,7 @@ static int open_tunnel(struct check *check, bool is_udp)
     if (check->target != NULL)
         host = *check->target;
     check->verdict[0] = '\0';
+    check->is_target_fault = false;
     check->tunnel =
         relay_hop_open(last, is_udp, &host, check->target != NULL ? check->port : 443, &tunnel_cb, check);
     if (check->tunnel == NULL) {
@@ -234,19 +247,38 @@ static void say_goodbye(struct check *check)
     }
 }
 
-/* The whole chain, through one ingress, as far as it goes. */
-static int try_ingress(struct check *check, size_t place)
+/* The whole chain, through one ingress, as far as it goes. Returns whether it works, whatever the target says;
+ * *error keeps the first one of either. */
+static bool try_ingress(struct check *check, size_t place, int *error)
 {
-    int error = 0;
+    int code = 0;
     check->place = place;
-    for (unsigned number = 1; error == 0 && number <= check->config->num_hops; number++)
-        error = connect_place(check, number, number == 1 ? place : 0);
-    if (error == 0) {
-        int tcp = open_tunnel(check, false), udp = open_tunnel(check, true);
-        error = tcp != 0 ? tcp : udp;
+    for (unsigned number = 1; code == 0 && number <= check->config->num_hops; number++)
+        code = connect_place(check, number, number == 1 ? place : 0);
+    bool works = code == 0, is_connected = works;
+    for (int i = 0; i < 2 && is_connected; i++) {
+        int refused = open_tunnel(check, i > 0);
+        works = works && (refused == 0 || check->is_target_fault);
+        code = code == 0 ? refused : code;
     }
     say_goodbye(check);
-    return error;
+    *error = *error == 0 ? code : *error;
+    return works;
+}
+
+static void conclude(struct check *check, size_t num_good)
+{
+    char target[RELAY_AUTHORITY_SIZE];
+    size_t num_places = check->config->hops[0].num_places;
+    if (num_good == num_places || num_good == 0)
+        fprintf(check->out, "the chain %s", num_good > 0 ? "works" : "does not work");
+    else
+        fprintf(check->out, "the chain works through %zu of %zu ingresses", num_good, num_places);
+    if (num_good > 0 && check->answer[0] != '\0') {
+        relay_authority_write(check->target, check->port, target, sizeof(target));
+        fprintf(check->out, ", but not to %s: %s", target, check->answer);
+    }
+    fputc('\n', check->out);
 }
 
 int relay_check_run(struct relay_hop_environment *environment, const struct relay_client_config *config,
@@ -258,16 +290,10 @@ int relay_check_run(struct relay_hop_environment *environment, const struct rela
     relay_timer_init(&check.timer, on_timer);
     int error = init_trusts(&check);
     bool can_begin = error == 0;
-    for (size_t place = 0; can_begin && place < num_places; place++) {
-        int code = try_ingress(&check, place);
-        num_good += code == 0;
-        error = error == 0 ? code : error;
-    }
+    for (size_t place = 0; can_begin && place < num_places; place++)
+        num_good += try_ingress(&check, place, &error);
     for (size_t i = 0; i < config->num_hops; i++)
         relay_hop_trust_dispose(&check.trusts[i]);
-    if (num_good == num_places || num_good == 0)
-        fprintf(out, "the chain %s\n", num_good > 0 ? "works" : "does not work");
-    else
-        fprintf(out, "the chain works through %zu of %zu ingresses\n", num_good, num_places);
+    conclude(&check, num_good);
     return error;
 }

@@ -254,6 +254,7 @@ def test_check(chain):
         done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path, "--target", target],
                               env=process.environment(), timeout=40, capture_output=True, text=True)
         assert done.returncode == status and text in done.stdout, done.stdout + done.stderr
+        assert f"\nthe chain works, but not to {target}: " in done.stdout, done.stdout
     # Only an ingress, which opens tunnels to its egress relays and nothing else: not what the user wants.
     config = up.client_config()
     path.write_text(yaml.safe_dump({**config, "chain": config["chain"][:1]}))
