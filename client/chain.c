@@ -16,9 +16,13 @@
 #define ORPHANED_MAX   (30 * RELAY_SECOND) /* a hop without a path is given up then */
 #define SILENT_MAX     (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
 #define STANDBY_PAUSE  (2 * RELAY_SECOND)
-#define CONNECT_AGAIN  (100 * RELAY_MS) /* when a connection could not even be begun */
+#define SILENT_LOOKS   3 /* of the watch: a processor that was away for a moment is no silence */
+#define CONNECT_AGAIN  (100 * RELAY_MS)   /* when a connection could not even be begun */
+#define ASKED_AFTER    (1 * RELAY_SECOND) /* a request does not wait for the back-off, but for this long */
+#define YOUNG          (1 * RELAY_SECOND)
 #define BACK_OFF_FIRST (250 * RELAY_MS)
 #define BACK_OFF_MAX   (30 * RELAY_SECOND)
+#define BREAKER        5 /* rounds of failures; then openings fail at once after one (T81) */
 
 #define CHAIN_OF(member, pointer)                                                                            \
     ((struct relay_chain *)((char *)(pointer)-offsetof(struct relay_chain, member)))
@@ -52,16 +56,22 @@ static void log_failure(const struct relay_failure *failure)
 
 /* ---- links ---- */
 
-static void clear_link(struct relay_link *link)
+void relay_link_clear(struct relay_link *link)
 {
     *link = (struct relay_link){.chain = link->chain, .index = link->index};
 }
 
-static void close_link(struct relay_link *link)
+void relay_link_close(struct relay_link *link)
 {
     if (link->hop != NULL)
         relay_hop_close(link->hop);
-    clear_link(link);
+    relay_link_clear(link);
+}
+
+static void close_from(struct relay_chain *chain, size_t index)
+{
+    for (size_t i = index; i < num_hops(chain); i++)
+        relay_link_close(&chain->links[i]);
 }
 
 /* What stands on a hop that has gone: it may go on over another path, or it ends. */
@@ -74,8 +84,7 @@ static void orphan(struct relay_chain *chain, size_t index)
         link->needs_path = true;
         return;
     }
-    for (size_t i = index; i < num_hops(chain); i++)
-        close_link(&chain->links[i]);
+    close_from(chain, index);
 }
 
 /* False: not now, for want of memory, or because the hop before has died and its end is still to be told. */
@@ -98,16 +107,15 @@ static bool connect_link(struct relay_chain *chain, struct relay_link *link, siz
 
 /* ---- failures and back-off ---- */
 
-static void back_off(struct relay_chain *chain)
+static uint64_t back_off(const struct relay_chain *chain)
 {
     uint32_t random = 0;
-    unsigned rounds = chain->failures / (unsigned)chain->config->hops[0].num_places;
-    uint64_t delay = rounds == 0 ? 0 : BACK_OFF_FIRST << (rounds < 8 ? rounds - 1 : 7);
+    uint64_t delay = BACK_OFF_FIRST << (chain->failures < 8 ? chain->failures - 1 : 7);
     if (delay > BACK_OFF_MAX)
         delay = BACK_OFF_MAX;
     if (getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random)) /* without it: no jitter */
         delay = delay / 2 + (uint64_t)((double)(delay / 2) * random / UINT32_MAX);
-    chain->retry_at = relay_loop_now(chain->loop) + delay;
+    return delay;
 }
 
 static void next_place(struct relay_chain *chain)
@@ -115,14 +123,46 @@ static void next_place(struct relay_chain *chain)
     chain->place = (chain->place + 1) % chain->config->hops[0].num_places;
 }
 
-/* An attempt to bring the chain up has failed. */
-static void count_failure(struct relay_chain *chain, const struct relay_failure *failure)
+/* An attempt to bring the chain up has failed. The next ingress is tried at once, if it can help; those who wait
+ * are told when all have failed. */
+static void count_failure(struct relay_chain *chain, const struct relay_failure *failure, bool another_helps)
 {
     chain->last_failure = *failure;
+    chain->failed_at = chain->retry_at = relay_loop_now(chain->loop);
+    if (++chain->tried < chain->config->hops[0].num_places && another_helps)
+        return;
+    chain->tried = 0;
     chain->failures++;
-    back_off(chain);
-    if (chain->failures >= chain->config->hops[0].num_places)
-        relay_chain_refuse(chain, failure);
+    chain->retry_at += back_off(chain);
+    relay_chain_refuse(chain, failure);
+}
+
+/* What ends as soon as it is there is not connected again at once. Else a lost hop 1 is, whatever the hops behind it
+ * do: there may be tunnels that wait for it. */
+static void set_retry(const struct relay_link *link)
+{
+    struct relay_chain *chain = link->chain;
+    uint64_t now = relay_loop_now(chain->loop);
+    bool is_young = now < link->since + YOUNG;
+    if (link->ready && is_young && chain->retry_at < now + BACK_OFF_FIRST)
+        chain->retry_at = now + BACK_OFF_FIRST;
+    else if (link->ready && !is_young && link->index == 0)
+        chain->retry_at = now;
+}
+
+bool relay_chain_hurry(struct relay_chain *chain)
+{
+    uint64_t now = relay_loop_now(chain->loop), at = chain->failed_at + ASKED_AFTER;
+    bool is_trying = false;
+    for (size_t i = 0; i < num_hops(chain); i++)
+        is_trying = is_trying || (chain->links[i].hop != NULL && !chain->links[i].ready);
+    if (is_trying || now >= chain->retry_at)
+        return true;
+    if (now < at && chain->failures >= BREAKER)
+        return false;
+    if (chain->retry_at > at)
+        chain->retry_at = at > now ? at : now;
+    return true;
 }
 
 /* ---- bringing it up ---- */
@@ -132,7 +172,8 @@ static bool is_wanted(const struct relay_chain *chain, size_t index)
     for (size_t i = index + 1; i < num_hops(chain); i++)
         if (chain->links[i].hop != NULL)
             return true;
-    return chain->num_waiting > 0 || relay_loop_now(chain->loop) < chain->last_used + WANTED_FOR;
+    return chain->num_waiting > 0 || relay_chain_retired_wait(chain, index) ||
+           relay_loop_now(chain->loop) < chain->last_used + WANTED_FOR;
 }
 
 static void move(struct relay_chain *chain, struct relay_link *link)
@@ -150,8 +191,7 @@ static void move(struct relay_chain *chain, struct relay_link *link)
     relay_failure_set(&chain->last_failure, error, link->index + 1, relay_hop_authority(link->hop),
                       "it could not move to another path: %s", relay_error_text(error));
     log_failure(&chain->last_failure);
-    for (size_t i = link->index; i < num_hops(chain); i++)
-        close_link(&chain->links[i]);
+    close_from(chain, link->index);
 }
 
 /* One hop in each turn: the farewell of a hop travels through the hop before, which must live until it has
@@ -161,9 +201,11 @@ static void close_innermost(struct relay_chain *chain)
     size_t left = num_hops(chain);
     while (left > 0 && chain->links[left - 1].hop == NULL)
         left--;
+    if (left <= 1)
+        relay_chain_close_kept(chain);
     if (left == 0)
         return;
-    close_link(&chain->links[left - 1]);
+    relay_link_close(&chain->links[left - 1]);
     relay_task_defer(chain->loop, &chain->advance);
 }
 
@@ -175,6 +217,7 @@ static void on_advance(struct relay_task *task)
         close_innermost(chain);
         return;
     }
+    relay_chain_move_retired(chain, NULL);
     for (size_t i = 0; i < num_hops(chain); i++) {
         struct relay_link *link = &chain->links[i];
         if (link->hop != NULL && link->ready && link->needs_path)
@@ -189,7 +232,8 @@ static void on_advance(struct relay_task *task)
         }
         return;
     }
-    chain->failures = 0;
+    chain->failures = chain->tried = 0;
+    chain->stays = false;
     chain->last_failure.error = RELAY_OK;
     relay_chain_serve(chain);
     if (!relay_timer_is_set(&chain->watch))
@@ -206,7 +250,18 @@ static void on_retry(struct relay_timer *timer)
 
 static bool is_doubtful(const struct relay_link *first)
 {
-    return !first->ready || first->draining || relay_hop_is_silent(first->hop);
+    return !first->ready || first->draining ||
+           (first->silent_looks >= SILENT_LOOKS && relay_hop_is_silent(first->hop));
+}
+
+/* Whether anything on the way through hop 1 could go through another. */
+static bool is_worth_moving(const struct relay_chain *chain)
+{
+    if (num_hops(chain) < 2)
+        return false;
+    if (chain->links[1].ready)
+        return relay_hop_can_move(chain->links[1].hop);
+    return relay_chain_has_retired_on(chain, chain->links[0].hop);
 }
 
 static void start_standby(struct relay_chain *chain)
@@ -214,8 +269,7 @@ static void start_standby(struct relay_chain *chain)
     uint64_t now = relay_loop_now(chain->loop);
     struct relay_link *first = &chain->links[0];
     size_t num_places = chain->config->hops[0].num_places;
-    if (chain->standby.hop != NULL || now < chain->last_standby + STANDBY_PAUSE || num_hops(chain) < 2 ||
-        !chain->links[1].ready || !relay_hop_can_move(chain->links[1].hop) ||
+    if (chain->standby.hop != NULL || now < chain->last_standby + STANDBY_PAUSE || !is_worth_moving(chain) ||
         (num_places == 1 && !first->draining))
         return;
     chain->last_standby = now;
@@ -227,22 +281,24 @@ static void start_standby(struct relay_chain *chain)
 /* The other hop 1 is ready. It takes over if there is still a reason. */
 static void adopt_standby(struct relay_chain *chain)
 {
-    struct relay_link *first = &chain->links[0], *second = &chain->links[1];
-    if (!is_doubtful(first) || !second->ready || !relay_hop_can_move(second->hop)) {
-        close_link(&chain->standby);
+    struct relay_link *first = &chain->links[0], *second = &chain->links[1], old = *first;
+    if (!is_doubtful(first) || !is_worth_moving(chain)) {
+        relay_link_close(&chain->standby);
         return;
     }
-    struct relay_hop *hop = chain->standby.hop, *old = first->hop;
-    clear_link(&chain->standby);
-    clear_link(first);
-    first->hop = hop;
+    relay_link_clear(first);
+    first->hop = chain->standby.hop;
     first->ready = true;
     first->since = relay_loop_now(chain->loop);
-    relay_hop_set_user(hop, first);
+    relay_link_clear(&chain->standby);
+    relay_hop_set_user(first->hop, first);
     chain->place = chain->standby_place;
-    move(chain, second); /* before the old one closes its tunnel */
-    if (old != NULL)
-        relay_hop_close(old);
+    if (second->ready)
+        move(chain, second); /* before the old one closes its tunnel */
+    else
+        close_from(chain, 1);
+    relay_chain_move_retired(chain, old.hop);
+    relay_chain_put_aside(&old);
     relay_task_queue(chain->loop, &chain->advance);
 }
 
@@ -255,8 +311,7 @@ static void end_link(struct relay_link *link, int error, const char *why)
     relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop), "%s", why);
     log_failure(&failure);
     chain->last_failure = failure;
-    for (size_t i = link->index; i < num_hops(chain); i++)
-        close_link(&chain->links[i]);
+    close_from(chain, link->index);
     relay_task_queue(chain->loop, &chain->advance);
 }
 
@@ -292,7 +347,8 @@ static void on_watch(struct relay_timer *timer)
     struct relay_chain *chain = CHAIN_OF(watch, timer);
     uint64_t now = relay_loop_now(chain->loop);
     struct relay_link *first = &chain->links[0];
-    bool is_any = false;
+    bool is_any = relay_chain_watch_retired(chain);
+    first->silent_looks = first->ready && relay_hop_is_silent(first->hop) ? first->silent_looks + 1 : 0;
     for (size_t i = 0; i < num_hops(chain); i++) {
         watch_link(&chain->links[i], now);
         is_any = is_any || chain->links[i].hop != NULL;
@@ -321,69 +377,74 @@ static void on_ready(void *user)
         relay_task_queue(chain->loop, &chain->advance);
 }
 
-static bool is_retired(const struct relay_link *link)
+/* Not beside it: standby, retired or kept. */
+static bool is_in_chain(const struct relay_link *link)
 {
-    return link >= link->chain->retired && link < link->chain->retired + RELAY_CHAIN_RETIRED_MAX;
+    return link >= link->chain->links && link < link->chain->links + RELAY_HOPS_MAX;
+}
+
+/* Another ingress may know the way. */
+static void leave_ingress(struct relay_chain *chain)
+{
+    relay_chain_put_aside(&chain->links[0]);
+    next_place(chain);
+}
+
+/* Hop 2 came through this ingress just now, and is not let through. */
+static void refuse_move(struct relay_chain *chain)
+{
+    struct relay_failure failure;
+    relay_failure_set(&failure, RELAY_ERR_UNREACHABLE, 2, chain->config->hops[1].places[0].authority,
+                      "no way to it through %s", relay_hop_authority(chain->links[0].hop));
+    log_failure(&failure);
+    leave_ingress(chain);
+    count_failure(chain, &failure, true);
 }
 
 static void on_path_lost(void *user)
 {
     struct relay_link *link = user;
     struct relay_chain *chain = link->chain;
-    if (is_retired(link)) {
-        close_link(link);
+    if (!is_in_chain(link)) {
+        relay_chain_retired_path_lost(link);
         return;
     }
-    /* Moved just now and refused: that ingress does not lead there. */
     bool is_refused = link->moved && relay_loop_now(chain->loop) < link->since + 2 * RELAY_SECOND;
     orphan(chain, link->index);
-    if (is_refused && link->index == 1 && chain->links[0].ready) {
-        chain->failures++;
-        back_off(chain);
-        close_link(&chain->links[0]);
-        next_place(chain);
-    }
+    if (is_refused && link->index == 1 && chain->links[0].ready)
+        refuse_move(chain);
     relay_task_queue(chain->loop, &chain->advance);
-}
-
-static void retire(struct relay_link *link)
-{
-    struct relay_chain *chain = link->chain;
-    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
-        if (chain->retired[i].hop == NULL) {
-            chain->retired[i].hop = link->hop;
-            chain->retired[i].ready = true;
-            relay_hop_set_user(link->hop, &chain->retired[i]);
-            clear_link(link);
-            return;
-        }
-    }
-    close_link(link);
 }
 
 static void on_goaway(void *user, const struct relay_failure *failure)
 {
     struct relay_link *link = user;
     struct relay_chain *chain = link->chain;
-    if (is_retired(link) || link == &chain->standby)
+    if (!is_in_chain(link))
         return;
     if (link->index + 1 < num_hops(chain)) {
         link->draining = true; /* hop 1: the watch finds another; in the middle: until it closes */
     } else {
         if (failure != NULL)
             log_failure(failure); /* of a retired one nothing is told any more */
-        retire(link);
+        set_retry(link);
+        chain->stays = true;
+        relay_chain_retire(link);
     }
     relay_task_queue(chain->loop, &chain->advance);
 }
 
-/* A hop blames the one that carried it: another ingress may know the way. */
-static void leave_ingress(struct relay_chain *chain, const struct relay_failure *failure)
+/* A hop behind the first could not be connected. Where the one before it is to blame, another ingress is tried
+ * for those who wait. Else they are told, and one other has a try when somebody asks again; none when this hop
+ * had said that it goes. */
+static void on_unreached(struct relay_chain *chain, const struct relay_failure *failure)
 {
-    if (failure->hop != 1 || chain->config->hops[0].num_places == 1)
-        return;
-    close_link(&chain->links[0]);
-    next_place(chain);
+    bool has_other = chain->config->hops[0].num_places > 1, is_ingress = failure->hop == 1;
+    if (has_other && (is_ingress || !chain->stays)) {
+        chain->stays = chain->stays || !is_ingress;
+        leave_ingress(chain);
+    }
+    count_failure(chain, failure, is_ingress);
 }
 
 static void on_close(void *user, const struct relay_failure *failure)
@@ -391,21 +452,23 @@ static void on_close(void *user, const struct relay_failure *failure)
     struct relay_link *link = user;
     struct relay_chain *chain = link->chain;
     bool was_ready = link->ready;
-    clear_link(link);
-    if (is_retired(link) || link == &chain->standby)
+    if (!is_in_chain(link)) {
+        relay_link_clear(link);
         return;
-    bool is_idle = was_ready && !is_wanted(chain, link->index);
-    if (!is_idle)
+    }
+    set_retry(link);
+    relay_link_clear(link);
+    if (!was_ready || is_wanted(chain, link->index))
         log_failure(failure);
+    orphan(chain, link->index + 1u);
     if (link->index == 0)
         next_place(chain);
-    else
-        leave_ingress(chain, failure);
-    orphan(chain, link->index + 1u);
     if (was_ready)
         chain->last_failure = *failure;
+    else if (link->index == 0)
+        count_failure(chain, failure, true);
     else
-        count_failure(chain, failure);
+        on_unreached(chain, failure);
     relay_task_queue(chain->loop, &chain->advance);
 }
 
@@ -431,7 +494,7 @@ struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
     relay_task_init(&chain->advance, RELAY_LEVEL_EVENT, on_advance);
     chain->standby.chain = chain;
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
-        chain->retired[i].chain = chain;
+        chain->retired[i].chain = chain->kept[i].chain = chain;
     for (size_t i = 0; i < config->num_hops; i++) {
         struct relay_failure failure;
         chain->links[i].chain = chain;
@@ -455,9 +518,8 @@ void relay_chain_stop(struct relay_chain *chain)
     relay_timer_stop(chain->loop, &chain->retry);
     relay_timer_stop(chain->loop, &chain->watch);
     relay_task_cancel(&chain->advance);
-    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
-        close_link(&chain->retired[i]);
-    close_link(&chain->standby);
+    relay_chain_close_retired(chain);
+    relay_link_close(&chain->standby);
     relay_chain_refuse(chain, &failure);
     close_innermost(chain);
 }
@@ -466,8 +528,9 @@ void relay_chain_free(struct relay_chain *chain)
 {
     relay_chain_stop(chain);
     relay_task_cancel(&chain->advance);
+    relay_chain_close_kept(chain);
     for (size_t i = num_hops(chain); i > 0; i--)
-        close_link(&chain->links[i - 1]);
+        relay_link_close(&chain->links[i - 1]);
     for (size_t i = 0; i < num_hops(chain); i++)
         relay_hop_trust_dispose(&chain->trusts[i]);
     free(chain);

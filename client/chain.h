@@ -2,11 +2,13 @@
  * the last one for the fronts, and connects anew with back-off when something dies.
  *
  * When hop 1 dies or goes silent, hop 2's QUIC connection moves to another ingress and no tunnel is lost.
- * When the last hop dies its tunnels are lost and told so. Nothing ever goes to a target past the chain.
+ * When the last hop dies its tunnels are lost and told so; when it goes away with a GOAWAY they live on beside
+ * the chain, on the hops that carry them. Nothing ever goes to a target past the chain.
  *
  * While it is not up, tunnels to be opened wait (at most RELAY_CHAIN_WAITING_MAX, for RELAY_OPENING_TIMEOUT);
- * a failed attempt fails them with its reason. After five failures in a row they fail at once, until the
- * chain is up again.
+ * an attempt that has failed, at every ingress where that can help, fails them with its reason. The next
+ * attempt comes after a back-off, or with the first opening a second after the last one. After five failures
+ * in a row an opening within that second fails at once.
  */
 #ifndef RELAY_CLIENT_CHAIN_H
 #define RELAY_CLIENT_CHAIN_H

@@ -7,7 +7,7 @@
 
 #define RELAY_CHAIN_RETIRED_MAX 4
 
-/* The place of a hop in the chain. */
+/* The place of a hop in the chain, or beside it. */
 struct relay_link {
     struct relay_chain *chain;
     struct relay_hop *hop; /* NULL: none */
@@ -17,7 +17,8 @@ struct relay_link {
     bool moved;            /* it is not on the path it was made on; since `since` */
     bool draining;         /* GOAWAY came */
     uint64_t since;        /* ready, moved, or without a path */
-    uint64_t silent_since; /* 0: it is not */
+    uint64_t silent_since; /* it alone; 0: it is not */
+    unsigned silent_looks; /* hop 1: how often in a row the watch found it silent */
 };
 
 struct relay_chain {
@@ -28,9 +29,13 @@ struct relay_chain {
     struct relay_link links[RELAY_HOPS_MAX];
     struct relay_link standby;                          /* another hop 1, while the one in use is in doubt */
     struct relay_link retired[RELAY_CHAIN_RETIRED_MAX]; /* last hops that take no new tunnels */
+    struct relay_link kept[RELAY_CHAIN_RETIRED_MAX];    /* hops that left the chain and carry such */
     size_t place, standby_place;
     bool is_stopped;
-    unsigned failures;     /* attempts in a row that did not bring the chain up */
+    bool stays;            /* at this ingress: what is wrong with the hops behind it, another sees too */
+    unsigned tried;        /* ingresses, in this round */
+    unsigned failures;     /* rounds in a row that did not bring the chain up */
+    uint64_t failed_at;    /* ns; the last attempt */
     uint64_t retry_at;     /* ns */
     uint64_t last_used;    /* ns; of an opening */
     uint64_t last_standby; /* ns */
@@ -42,6 +47,34 @@ struct relay_chain {
     struct relay_opening *opening; /* asked for, not answered */
     struct relay_abandoned abandoned;
 };
+
+/* ---- chain.c ---- */
+
+void relay_link_clear(struct relay_link *link);
+void relay_link_close(struct relay_link *link);
+/* Somebody asks while the chain is not up: it is tried at once when the last attempt is old enough. False:
+ * there was one just now, and several before it. */
+bool relay_chain_hurry(struct relay_chain *chain);
+
+/* ---- chain_retired.c: last hops that take no new tunnels, and the hops that carry them. Whatever becomes of
+ * the chain, they live until their tunnels have ended ---- */
+
+/* Takes the last hop out of the chain. */
+void relay_chain_retire(struct relay_link *link);
+/* A hop leaves the chain: it is kept while retired ones are on it, else closed. */
+void relay_chain_put_aside(struct relay_link *link);
+/* Whether a retired one is on the way through `hop` and could go another. */
+bool relay_chain_has_retired_on(const struct relay_chain *chain, const struct relay_hop *hop);
+/* Whether a retired one waits for a path through the hop at `index`, or one before it. */
+bool relay_chain_retired_wait(const struct relay_chain *chain, size_t index);
+/* Moves those that wait for a path, and those on the way through `from` (may be NULL), to the chain's. */
+void relay_chain_move_retired(struct relay_chain *chain, const struct relay_hop *from);
+/* It is one of them, or one of the kept; its carrier has gone. */
+void relay_chain_retired_path_lost(struct relay_link *link);
+/* Closes what was kept and is not needed any more. True: there still are some of either kind. */
+bool relay_chain_watch_retired(struct relay_chain *chain);
+void relay_chain_close_retired(struct relay_chain *chain);
+void relay_chain_close_kept(struct relay_chain *chain);
 
 /* ---- opening.c ---- */
 

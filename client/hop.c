@@ -446,6 +446,7 @@ void relay_hop_attempt_path_lost(struct relay_attempt *attempt)
     struct relay_hop *hop = attempt->hop;
     if (hop->state != RELAY_HOP_READY || attempt != hop->winner)
         return; /* the session says so itself, or its loss is welcome */
+    hop->params.carrier = NULL;
     hop->path_lost_due = true;
     relay_task_queue(hop->loop, &hop->task);
 }
@@ -470,6 +471,11 @@ const char *relay_hop_authority(const struct relay_hop *hop)
 unsigned relay_hop_number(const struct relay_hop *hop)
 {
     return hop->params.number;
+}
+
+const struct relay_hop *relay_hop_carrier(const struct relay_hop *hop)
+{
+    return hop->params.carrier;
 }
 
 struct relay_tunnel *relay_hop_open(struct relay_hop *hop, bool is_udp, const struct relay_host *host,
@@ -503,9 +509,12 @@ int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier)
     struct relay_packet_path *path = conn != NULL ? relay_hop_open_path(hop, carrier, hop->winner) : NULL;
     if (path == NULL)
         return RELAY_ERR_UNSUPPORTED;
-    hop->path_lost_due = false;
-    hop->params.carrier = carrier;
-    return relay_quic_conn_migrate(conn, path);
+    int error = relay_quic_conn_migrate(conn, path);
+    if (error == 0) {
+        hop->path_lost_due = false;
+        hop->params.carrier = carrier;
+    }
+    return error;
 }
 
 bool relay_hop_is_silent(const struct relay_hop *hop)

@@ -76,6 +76,8 @@ void relay_hop_set_user(struct relay_hop *hop, void *user);
 struct relay_session *relay_hop_session(const struct relay_hop *hop);
 const char *relay_hop_authority(const struct relay_hop *hop);
 unsigned relay_hop_number(const struct relay_hop *hop);
+/* The hop that it goes through now; to compare with. NULL: hop 1, or it waits for a path. */
+const struct relay_hop *relay_hop_carrier(const struct relay_hop *hop);
 
 /* Opens a tunnel to `host` through this hop. NULL: the connection takes no more (or is not ready). */
 struct relay_tunnel *relay_hop_open(struct relay_hop *hop, bool is_udp, const struct relay_host *host,

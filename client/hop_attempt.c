@@ -65,11 +65,18 @@ static const struct relay_session_user session_cb = {
 
 /* ---- the carrier ---- */
 
+/* Whose fault is it? Of a connection that this hop refused its carrier only tells. */
 static void on_refused(void *user, const struct relay_refusal *refusal)
 {
     struct relay_attempt *attempt = user;
     struct relay_hop *hop = attempt->hop, *carrier = hop->params.carrier;
     char why[160];
+    if (refusal->error == RELAY_ERR_REFUSED) {
+        if (hop->state == RELAY_HOP_CONNECTING)
+            snprintf(attempt->text, sizeof(attempt->text), "%s, says hop %u",
+                     relay_refusal_print(refusal, why, sizeof(why)), relay_hop_number(carrier));
+        return;
+    }
     attempt->is_carrier_fault = true;
     relay_failure_set(&attempt->closed, refusal->error, relay_hop_number(carrier),
                       relay_hop_authority(carrier), "no way to hop %u (%s): %s", hop->params.number,

@@ -8,7 +8,6 @@
 
 #define OPENING_OF(member, pointer)                                                                          \
     ((struct relay_opening *)((char *)(pointer)-offsetof(struct relay_opening, member)))
-#define BREAKER 5 /* failures of all ingresses in a row; then openings fail at once (T81) */
 
 /* ---- the two lists ---- */
 
@@ -237,7 +236,7 @@ void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, 
         fail(opening, &failure);
     } else if (is_full)
         fail(opening, &failure);
-    else if (!relay_chain_is_up(chain) && chain->failures >= BREAKER * chain->config->hops[0].num_places)
+    else if (!relay_chain_is_up(chain) && !relay_chain_hurry(chain))
         fail(opening, &chain->last_failure);
     else
         relay_task_queue(chain->loop, &chain->advance);
