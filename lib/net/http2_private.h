@@ -109,7 +109,8 @@ struct http2_stream {
     struct http2_stream *prev, *next;
     struct relay_window window;
     int32_t id;
-    uint64_t progress_at; /* server, an ordinary message: its head, its answer, the last DATA of that */
+    uint64_t progress_at; /* server, an ordinary message: its head, its answer, RELAY_PROGRESS_MIN of that */
+    size_t taken;         /* of the answer since then */
     bool is_shown;        /* server: on_request was called; client: always */
     bool is_head_sent;    /* server: and it has gone to the transport */
     bool is_answered;     /* server: our head is queued; client: on_response was called */

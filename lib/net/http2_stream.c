@@ -8,6 +8,9 @@
 
 #define WRITABLE_BELOW HTTP2_DATA_MAX /* a user that waits is told when no more than this is queued */
 
+/* What an ordinary message may queue beyond the peer's window: with its frame head a block of 16 KiB. */
+#define MESSAGE_ROOM HTTP2_DATA_MAX
+
 static struct http2_session *session_of(const struct http2_stream *stream)
 {
     return relay_http2_session_of(stream->tunnel.session);
@@ -151,14 +154,19 @@ nghttp2_data_provider relay_http2_stream_provider(void)
 int relay_http2_stream_send_data(struct http2_stream *stream, const uint8_t *frame_head, size_t len)
 {
     struct http2_session *session = session_of(stream);
-    stream->progress_at = relay_loop_now(session->super.loop);
+    stream->taken += len;
+    if (stream->taken >= RELAY_PROGRESS_MIN) {
+        stream->taken = 0;
+        stream->progress_at = relay_loop_now(session->super.loop);
+    }
     if (stream->queue_len > 0) {
         relay_http2_session_write_data(session, frame_head, stream->queue + stream->queue_at, len, false);
         stream->queue_at += len;
         stream->queue_len -= len;
         if (stream->queue_len == 0)
             drop_queue(stream); /* an idle tunnel owns no buffer */
-        if (stream->queue_len <= WRITABLE_BELOW)
+        if (stream->queue_len <=
+            (stream->tunnel.kind == RELAY_KIND_MESSAGE ? MESSAGE_ROOM / 2 : WRITABLE_BELOW))
             relay_tunnel_writable(&stream->tunnel);
     } else if (len == 0) {
         relay_http2_session_write_data(session, frame_head, NULL, 0, false);
@@ -171,12 +179,12 @@ int relay_http2_stream_send_data(struct http2_stream *stream, const uint8_t *fra
 }
 
 /* What the peer's windows and the transport take at once: so much may be read at a time. A stalled stream's
- * queue stays at the initial window (T76). */
+ * queue stays at the initial window (T76), an ordinary message's, which costs its reader no token, at far less. */
 static size_t on_room(struct relay_tunnel *tunnel)
 {
     struct http2_stream *stream = (struct http2_stream *)tunnel;
     struct http2_session *session = session_of(stream);
-    size_t limit = session->super.limits->window_initial;
+    size_t limit = tunnel->kind == RELAY_KIND_MESSAGE ? MESSAGE_ROOM : session->super.limits->window_initial;
     if (stream->is_ended || session->dead)
         return 0;
     if (stream->is_in_nghttp && !session->blocked) {

@@ -20,6 +20,12 @@ void relay_http3_buffer_init(struct relay_http3_buffer *buffer, struct relay_bud
     *buffer = (struct relay_http3_buffer){.budget = budget, .limit = limits->window_initial};
 }
 
+void relay_http3_buffer_begin_small(struct relay_http3_buffer *buffer)
+{
+    if (buffer->limit > CHUNK_MAX)
+        buffer->limit = CHUNK_MAX;
+}
+
 static struct relay_http3_chunk *chunk_new(size_t len)
 {
     size_t size = len < CHUNK_MIN ? CHUNK_MIN : len > CHUNK_MAX ? CHUNK_MAX : len;

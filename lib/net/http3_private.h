@@ -116,6 +116,8 @@ struct relay_http3_buffer {
 
 void relay_http3_buffer_init(struct relay_http3_buffer *buffer, struct relay_budget *budget,
                              const struct relay_limits *limits);
+/* Before the first byte: it is an ordinary message, which costs its reader no token, and begins small. */
+void relay_http3_buffer_begin_small(struct relay_http3_buffer *buffer);
 /* Copies; over the limit too. 0 or RELAY_ERR_NO_MEMORY (nothing was taken). */
 int relay_http3_buffer_append(struct relay_http3_buffer *buffer, const uint8_t *bytes, size_t len);
 size_t relay_http3_buffer_room(const struct relay_http3_buffer *buffer);
@@ -150,8 +152,8 @@ struct relay_http3_stream {
     uint8_t *stash; /* bytes that came behind the head, before it was shown */
     size_t stash_len, stash_size;
     uint64_t reset_code;
-    uint64_t
-        progress_at; /* server, an ordinary message: its head, its answer, the last acknowledgement of that */
+    uint64_t progress_at; /* server, an ordinary message: its head, its answer, RELAY_PROGRESS_MIN of that */
+    uint64_t taken;       /* acknowledged of the answer since then */
     int end_error;   /* how QUIC closed it, while the head is still to be shown */
     uint8_t due;
     enum relay_kind kind; /* the request's; the tunnel's becomes MESSAGE when a CONNECT is refused */

@@ -308,8 +308,10 @@ static void on_stream_acked(void *user, int64_t id, uint64_t len)
     struct relay_http3 *session = user;
     struct relay_http3_stream *stream = is_request(id) ? relay_http3_stream_find(session, id) : NULL;
     session->idle_since = relay_loop_now(session->base.loop);
-    if (stream != NULL)
+    if (stream != NULL && (stream->taken += len) >= RELAY_PROGRESS_MIN) {
+        stream->taken = 0;
         stream->progress_at = session->idle_since;
+    }
     if (!is_dead(session) && nghttp3_conn_add_ack_offset(session->h3, id, len) != 0)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }

@@ -333,6 +333,7 @@ static int op_respond(struct relay_tunnel *tunnel, const struct relay_response *
     if (!is_tunnel) {
         end_use(stream);
         watch(stream);
+        relay_http3_buffer_begin_small(&stream->buffer);
     }
     if (!is_tunnel && stream->kind != RELAY_KIND_MESSAGE) {
         stream->is_discarding = true; /* what was meant for a tunnel that there is not */

@@ -50,6 +50,9 @@ struct relay_limits {
         .half_open_max = 1000,                                                                               \
     })
 
+/* Bytes of an ordinary response that its reader takes at least in idle_timeout: fewer are no progress. */
+#define RELAY_PROGRESS_MIN 1024
+
 /* A token bucket: `burst` at once, `rate` more each second. Time is CLOCK_MONOTONIC ns. */
 struct relay_bucket {
     double level;
