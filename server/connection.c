@@ -54,6 +54,7 @@ static void unlink_and_free(struct relay_connection *self)
     if (self->source.ss_family != AF_UNSPEC)
         relay_worker_release_source(self->worker, &self->source);
     relay_worker_remove(self->worker, self);
+    relay_places_dispose(&self->places);
     relay_snapshot_unref(self->snapshot);
     free(self);
 }
@@ -78,6 +79,7 @@ static struct relay_connection *new_connection(struct relay_worker *worker,
     if (source != NULL)
         self->source = *source;
     self->snapshot = relay_snapshot_ref(worker->env.snapshot);
+    relay_places_init(&self->places, &worker->loop, worker->env.budget);
     relay_worker_add(worker, self);
     return self;
 }

@@ -7,6 +7,7 @@
 
 #include "lib/net/session.h"
 #include "modules/env.h"
+#include "server/place.h"
 
 struct relay_worker;
 struct relay_stream;
@@ -19,6 +20,7 @@ struct relay_connection {
     struct relay_snapshot *snapshot; /* its limits are the session's */
     /* QUIC: as counted at accept, since a client's address may change. AF_UNSPEC: the socket is counted. */
     struct sockaddr_storage source;
+    struct relay_places places; /* of its ordinary requests */
     struct relay_slice alt_svc; /* the listener's; empty: none */
     struct relay_connection *prev, *next;
 };

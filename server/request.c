@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/net/metrics.h"
 #include "lib/wire/address.h"
 #include "lib/wire/authority.h"
 #include "lib/wire/error.h"
@@ -10,14 +11,18 @@
 /* No directive needs a request's body: it is counted and dropped, so that a stranger cannot have it kept. */
 #define BODY_MAX (64 * 1024)
 
+#define PULL_MAX (128 * 1024) /* of a file in one turn of the loop */
+
 struct request {
     struct relay_connection *conn;
     struct relay_tunnel *tunnel;
     struct relay_request head; /* strings in the pool */
     h2o_ostream_t ostream;
     struct relay_task task; /* what h2o must not be told from inside do_send: proceed, or the end */
+    struct relay_place place;
+    h2o_ostream_pull_cb pull; /* the generator that fills our buffers; NULL: it has its own */
     size_t body_len;
-    bool is_processed, is_head_sent, is_final, is_waiting;
+    bool is_processed, is_head_sent, is_final, is_waiting, has_place;
     h2o_req_t req; /* last: h2o's pool follows */
 };
 
@@ -36,14 +41,25 @@ const struct relay_request *relay_server_request_head(h2o_req_t *req)
     return &of(req)->head;
 }
 
+/* The host of a stream whose request is done with: what is not read of the answer is still in our memory. */
+static void on_answer_closed(void *host)
+{
+    relay_places_leave(host);
+}
+
+static const struct relay_tunnel_host answer_host_cb = {.on_closed = on_answer_closed};
+
 static void dispose(struct request *self)
 {
     relay_task_cancel(&self->task);
+    relay_place_cancel(&self->place);
     if (self->tunnel != NULL) {
-        self->tunnel->host_cb = NULL;
-        self->tunnel->host = NULL;
+        self->tunnel->host_cb = self->has_place ? &answer_host_cb : NULL;
+        self->tunnel->host = self->has_place ? &self->conn->places : NULL;
         if (self->tunnel->user == self)
             relay_tunnel_attach(self->tunnel, NULL, NULL);
+    } else if (self->has_place) {
+        relay_places_leave(&self->conn->places);
     }
     h2o_dispose_request(&self->req);
     free(self);
@@ -110,6 +126,22 @@ static int send_head(struct request *self, bool ends)
     return relay_tunnel_respond(self->tunnel, &response);
 }
 
+static void sent(struct request *self, bool more, bool is_final)
+{
+    self->is_final = is_final;
+    if (is_final) {
+        relay_tunnel_send_fin(self->tunnel);
+        self->req.timestamps.response_end_at = *h2o_get_timestamp(self->req.conn->ctx, NULL, NULL);
+    }
+    self->is_waiting = !more && !is_final;
+    if (self->is_waiting)
+        return;
+    if (self->pull != NULL && !is_final)
+        relay_task_defer(self->tunnel->loop, &self->task);
+    else
+        relay_task_queue(self->tunnel->loop, &self->task);
+}
+
 static void do_send(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec_t *bufs, size_t bufcnt,
                     h2o_send_state_t state)
 {
@@ -129,14 +161,30 @@ static void do_send(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec_t *bufs, s
     for (size_t i = 0; has_body && i < bufcnt; i++)
         if (bufs[i].len > 0)
             more = relay_tunnel_send(self->tunnel, (const uint8_t *)bufs[i].base, bufs[i].len);
-    self->is_final = state == H2O_SEND_STATE_FINAL || !has_body;
-    if (self->is_final) {
-        relay_tunnel_send_fin(self->tunnel);
-        req->timestamps.response_end_at = *h2o_get_timestamp(req->conn->ctx, NULL, NULL);
+    sent(self, more, state == H2O_SEND_STATE_FINAL || !has_body);
+}
+
+/* The next piece of a file, no more than the peer takes now and what a stalled stream may hold. */
+static void pull(struct request *self)
+{
+    struct relay_loop *loop = self->tunnel->loop;
+    size_t room = relay_tunnel_room(self->tunnel);
+    uint8_t *scratch = room > 0 ? relay_loop_take_scratch(loop) : NULL;
+    self->is_waiting = room == 0;
+    if (scratch == NULL) {
+        if (room > 0)
+            relay_tunnel_abort(self->tunnel, RELAY_ERR_NO_MEMORY);
+        return;
     }
-    self->is_waiting = !more && !self->is_final;
-    if (!self->is_waiting)
-        relay_task_queue(self->tunnel->loop, &self->task);
+    h2o_iovec_t piece = h2o_iovec_init(scratch, room < PULL_MAX ? room : PULL_MAX);
+    h2o_send_state_t state = h2o_pull(&self->req, self->pull, &piece);
+    self->req.bytes_sent += piece.len;
+    bool more = relay_tunnel_send(self->tunnel, scratch, piece.len);
+    relay_loop_return_scratch(loop);
+    if (state == H2O_SEND_STATE_ERROR)
+        relay_tunnel_abort(self->tunnel, RELAY_ERR_INTERNAL);
+    else
+        sent(self, more, state == H2O_SEND_STATE_FINAL);
 }
 
 static void run_task(struct relay_task *task)
@@ -144,16 +192,45 @@ static void run_task(struct relay_task *task)
     struct request *self = (struct request *)((char *)task - offsetof(struct request, task));
     if (self->is_final)
         dispose(self);
+    else if (self->pull != NULL)
+        pull(self);
     else
         h2o_proceed_response(&self->req);
 }
 
 /* ---- as the tunnel's user, until a handler attaches ---- */
 
+static size_t head_len(const struct request *self)
+{
+    size_t len = sizeof(*self);
+    for (size_t i = 0; i < self->head.num_fields; i++)
+        len += self->head.fields[i].name.len + self->head.fields[i].value.len;
+    return len;
+}
+
 static void process(struct request *self)
 {
     self->is_processed = true;
-    h2o_process_request(&self->req);
+    if (self->head.kind == RELAY_KIND_MESSAGE)
+        relay_place_ask(&self->conn->places, &self->place, head_len(self),
+                        self->tunnel->session->limits->idle_timeout);
+    else
+        h2o_process_request(&self->req);
+}
+
+static void on_turn(struct relay_place *place, int error)
+{
+    struct request *self = (struct request *)((char *)place - offsetof(struct request, place));
+    self->has_place = error == 0;
+    if (error == 0) {
+        h2o_process_request(&self->req);
+        return;
+    }
+    relay_count(self->tunnel->loop->metrics->limit_responses, 1);
+    h2o_add_header_by_str(&self->req.pool, &self->req.res.headers, H2O_STRLIT("retry-after"), 0, NULL,
+                          H2O_STRLIT("5"));
+    h2o_send_error_generic(&self->req, 503, "Service Unavailable", "too many requests at once\n",
+                           H2O_SEND_ERROR_KEEP_HEADERS);
 }
 
 /* Without waiting for what the peer may still send. */
@@ -207,6 +284,18 @@ static void do_send_as_user(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec_t 
     relay_tunnel_attach(self->tunnel, &user_cb, self);
     ostream->do_send = do_send;
     do_send(ostream, req, bufs, bufcnt, state);
+}
+
+static void start_pull(h2o_ostream_t *ostream, h2o_ostream_pull_cb cb)
+{
+    struct request *self = (struct request *)((char *)ostream - offsetof(struct request, ostream));
+    relay_tunnel_attach(self->tunnel, &user_cb, self);
+    if (send_head(self, false) != 0) {
+        relay_tunnel_abort(self->tunnel, RELAY_ERR_INTERNAL);
+        return;
+    }
+    self->pull = cb;
+    pull(self);
 }
 
 /* ---- as the tunnel's host ---- */
@@ -365,7 +454,9 @@ void relay_server_request_begin(struct relay_connection *conn, struct relay_tunn
     self->tunnel = tunnel;
     relay_task_init(&self->task, RELAY_LEVEL_EVENT, run_task);
     h2o_init_request(&self->req, &conn->h2o, NULL);
+    relay_place_init(&self->place, on_turn);
     self->ostream.do_send = do_send_as_user;
+    self->ostream.start_pull = start_pull;
     self->req._ostr_top = &self->ostream;
     copy_head(self, head);
     tunnel->host_cb = &host_cb;

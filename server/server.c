@@ -14,7 +14,9 @@
 #include "modules/token_account.h"
 #include "server/admin.h"
 #include "server/listeners.h"
+#include "server/memory.h"
 #include "server/observation.h"
+#include "server/place.h"
 #include "server/process.h"
 #include "server/reload_files.h"
 #include "server/worker.h"
@@ -35,6 +37,7 @@ struct server {
     struct relay_listeners *listeners;
     struct relay_admin *admin;
     struct relay_admin_source source;
+    struct relay_memory memory;
     struct relay_observation observation;
     uv_signal_t terminate, interrupt, hangup;
     uv_thread_t joiner;
@@ -225,6 +228,7 @@ static int start(const struct relay_config *config, char *why, size_t size)
 {
     unsigned long descriptors = relay_process_raise_descriptors();
     int error = open_log(config, why, size);
+    relay_places_set_max(descriptors);
     if (descriptors < DESCRIPTORS_LOW)
         relay_log(RELAY_LOG_WARNING, "few_descriptors", "s:I, s:s", "limit", (json_int_t)descriptors,
                   "advice", "raise the hard limit of open files (LimitNOFILE=), each tunnel needs up to two");
@@ -276,6 +280,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     relay_observation_init(&server.observation, &server.loop, RELAY_OBSERVATION_WARNING,
                            RELAY_OBSERVATION_LENGTH);
     relay_observation_apply(&server.observation, server.snapshot);
+    relay_memory_init(&server.memory, &server.loop, server.workers, server.num_workers);
     for (unsigned i = 0; i < server.num_workers; i++)
         if (relay_worker_start(&server.workers[i]) != 0) {
             fail("a thread cannot be started");

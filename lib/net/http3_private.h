@@ -154,7 +154,7 @@ struct relay_http3_stream {
     uint64_t reset_code;
     uint64_t progress_at; /* server, an ordinary message: its head, its answer, RELAY_PROGRESS_MIN of that */
     uint64_t taken;       /* acknowledged of the answer since then */
-    int end_error;   /* how QUIC closed it, while the head is still to be shown */
+    int end_error;        /* how QUIC closed it, while the head is still to be shown */
     uint8_t due;
     enum relay_kind kind; /* the request's; the tunnel's becomes MESSAGE when a CONNECT is refused */
     bool is_shown;        /* the user knows it (client: the response) */

@@ -72,6 +72,7 @@
     X(limit_half_open, "twohop_limited_total", "limit=\"half_open\"", "Refused by a limit")                  \
     X(limit_tunnels, "twohop_limited_total", "limit=\"tunnels\"", "Refused by a limit")                      \
     X(limit_descriptors, "twohop_limited_total", "limit=\"descriptors\"", "Refused by a limit")              \
+    X(limit_responses, "twohop_limited_total", "limit=\"responses\"", "Refused by a limit")                  \
     X(limit_resets, "twohop_limited_total", "limit=\"resets\"", "Refused by a limit")                        \
     X(limit_control, "twohop_limited_total", "limit=\"control_frames\"", "Refused by a limit")               \
     X(malformed, "twohop_malformed_total", "", "Requests answered with 400 or a protocol error")             \

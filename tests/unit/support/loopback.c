@@ -210,6 +210,8 @@ void loopback_start(struct loopback *loopback)
         &conn_callbacks.h2o);
     memset((char *)loopback->conn + sizeof(h2o_conn_t), 0, sizeof(*loopback->conn) - sizeof(h2o_conn_t));
     loopback->conn->session = &loopback->session;
+    loopback->session.limits = &loopback->snapshot->limits;
+    relay_places_init(&loopback->conn->places, &loopback->loop, &loopback->budget);
 }
 
 void loopback_dispose(struct loopback *loopback)
@@ -228,6 +230,7 @@ void loopback_dispose(struct loopback *loopback)
     relay_admission_free(loopback->env.admission);
     relay_token_accounts_free(loopback->env.token_accounts);
     relay_failure_limit_free(loopback->env.auth_failures);
+    relay_places_dispose(&loopback->conn->places);
     free(loopback->conn);
     h2o_context_dispose(&loopback->env.h2o);
     h2o_config_dispose(&loopback->conf);
