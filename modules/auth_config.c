@@ -103,7 +103,9 @@ const struct relay_directive relay_auth_directives[] = {
      .apply = apply_tokens,
      .form = "FILE",
      .help = "Who may use the relay: one token per line, NAME SHA256 [expires=WHEN]; `twohop token new NAME` "
-             "makes one. Read again on SIGHUP, which closes the tunnels of a token that is gone."},
+             "makes one. Read again on SIGHUP, which closes the tunnels of a token that is gone. A file "
+             "without any is refused "
+             "there, unless a line `none` says that all are revoked."},
     {.name = "auth.failures-per-minute",
      RELAY_DIRECTIVE_U32_AT(caps.auth_failures_per_minute),
      .min = 1,

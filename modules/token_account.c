@@ -160,13 +160,18 @@ static void set_standing(struct relay_token_account *account, int standing)
     __atomic_store_n(&account->standing, standing, __ATOMIC_RELAXED);
 }
 
+static bool is_list(const struct relay_token_file *tokens)
+{
+    return tokens->count > 0 || tokens->is_none;
+}
+
 void relay_token_accounts_judge(struct relay_token_accounts *accounts, const struct relay_token_file *tokens)
 {
     struct relay_token_account *account;
     pthread_mutex_lock(&accounts->lock);
     for (size_t i = 0; i < BUCKETS; i++)
         for (account = accounts->buckets[i]; account != NULL; account = account->next)
-            set_standing(account, tokens->count > 0 ? REVOKED : LISTED);
+            set_standing(account, is_list(tokens) ? REVOKED : LISTED);
     for (size_t i = 0; i < tokens->count; i++)
         for (account = accounts->buckets[hash_name(tokens->entries[i].name)]; account != NULL;
              account = account->next)
@@ -179,7 +184,7 @@ bool relay_token_account_is_revoked(const struct relay_token_account *account,
                                     const struct relay_token_file *tokens)
 {
     const int standing = __atomic_load_n(&account->standing, __ATOMIC_RELAXED);
-    if (standing != UNJUDGED || tokens->count == 0)
+    if (standing != UNJUDGED || !is_list(tokens))
         return standing == REVOKED;
     for (size_t i = 0; i < tokens->count; i++)
         if (strcmp(account->name, tokens->entries[i].name) == 0)

@@ -37,8 +37,8 @@ void relay_token_account_release(struct relay_token_accounts *accounts, struct r
 void relay_token_account_hold(struct relay_token_accounts *accounts, struct relay_token_account *account);
 void relay_token_account_let_go(struct relay_token_accounts *accounts, struct relay_token_account *account);
 
-/* After a reload, before the workers learn of it: notes whose names are in the file no more. An empty file counts
- * for a mistake: nobody is noted then. */
+/* After a reload, before the workers learn of it: notes whose names are in the file no more. A file that has no
+ * token and does not say so (is_none) is auth that was switched off: nobody is noted then. */
 void relay_token_accounts_judge(struct relay_token_accounts *accounts, const struct relay_token_file *tokens);
 /* Whether the account's token is gone; `tokens` is asked for an account that is younger than the last judgement. */
 bool relay_token_account_is_revoked(const struct relay_token_account *account,

@@ -245,6 +245,13 @@ int relay_config_reload(const char *file, const struct relay_config *running,
         relay_config_free(config);
         return RELAY_ERR_INVALID;
     }
+    if (!config->snapshot->auth_off && config->snapshot->tokens.count == 0 &&
+        !config->snapshot->tokens.is_none) {
+        snprintf(why, why_size, "%s: auth.tokens: expected a token, or a line \"none\" that revokes all",
+                 file);
+        relay_config_free(config);
+        return RELAY_ERR_INVALID;
+    }
     list_changes(config->yaml.root, running->yaml.root, false, restart, restart_size);
     list_changes(running->yaml.root, config->yaml.root, true, restart, restart_size);
     if (config->snapshot->num_connect_udp > 1 &&

@@ -113,10 +113,11 @@ const char *relay_config_doubt(const struct relay_snapshot *snapshot)
     size_t num_living = 0;
     for (size_t i = 0; i < tokens->count; i++)
         num_living += tokens->entries[i].expires == 0 || now < tokens->entries[i].expires;
-    if (snapshot->auth_off || num_living > 0)
+    if (snapshot->auth_off || num_living > 0 || tokens->is_none)
         return NULL;
     return tokens->count == 0
-               ? "the file of auth.tokens is empty: nobody can open a tunnel"
+               ? "the file of auth.tokens has no token: nobody can open a tunnel, and SIGHUP refuses it "
+                 "unless a line says none"
                : "all tokens in the file of auth.tokens have expired: nobody can open a tunnel";
 }
 

@@ -32,7 +32,12 @@ static const char token_usage[] =
     "token that\n"
     "ends: a date (2027-01-01: from 00:00 UTC on it is refused), a date and time (2027-01-01T12:00:00Z, or "
     "with\n"
-    "+01:00 instead of Z) or seconds since 1970.\n";
+    "+01:00 instead of Z) or seconds since 1970.\n"
+    "\n"
+    "To revoke a token take its line out of the file, then SIGHUP. A file without any token is refused "
+    "then, unless\n"
+    "it has a line `none`: that revokes all. Replace the file in one step (mv), so that no half of it is "
+    "read.\n";
 
 static int test(const char *file)
 {

@@ -1,6 +1,5 @@
 #include "lib/wire/token_file.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,9 +12,10 @@ static const char expected_end[] = "the end of the line";
 static const char expected_unique[] = "a name that is not used before in the file";
 static const char expected_own[] =
     "a digest that no line before has: with one secret for two names neither can be revoked alone";
+static const char expected_alone[] = "no token in a file that says none";
 static const char expected_fewer[] = "no more than 100000 tokens";
 
-/* Where an entry stands, to report it as a duplicate. */
+/* Where an entry stands, to report it. */
 struct position {
     const char *name;
     size_t name_len;
@@ -276,6 +276,10 @@ static int parse_line(struct parser *parser)
     if (error != 0)
         return error;
     const struct field digest = next_field(parser);
+    if (digest.len == 0 && strcmp(entry.name, "none") == 0) {
+        parser->file->is_none = true;
+        return 0;
+    }
     error = parse_digest(parser, &digest, &entry);
     if (error != 0)
         return error;
@@ -288,6 +292,16 @@ static int parse_line(struct parser *parser)
     if (rest.len > 0)
         return refuse(parser, rest.text, expected_end);
     return append(parser, &entry, &name, &digest);
+}
+
+/* Reports the first token beside the line that says none. */
+static int refuse_beside_none(struct parser *parser)
+{
+    const struct position *first = parser->positions;
+    if (!parser->file->is_none || parser->file->count == 0)
+        return 0;
+    *parser->error = (struct relay_token_file_error){first->line, first->name_column, expected_alone};
+    return RELAY_ERR_INVALID;
 }
 
 static int compare_names(const struct position *a, const struct position *b)
@@ -354,6 +368,8 @@ int relay_token_file_parse(struct relay_token_file *file, const char *text, size
         result = parse_line(&parser);
         offset = (size_t)(parser.line_end - text) + 1;
     }
+    if (result == 0)
+        result = refuse_beside_none(&parser); /* before the positions are sorted */
     if (result == 0)
         result = refuse_duplicates(&parser);
     free(parser.positions);

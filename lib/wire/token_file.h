@@ -6,13 +6,16 @@
  *   alice 5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8 expires=2027-01-01
  *
  * NAME is 1-64 of A-Z a-z 0-9 . _ - and unique in the file; the digest is 64 hexadecimal digits of either
- * case, unique too: who has one secret under two names keeps the access when one line is taken out; WHEN is a date (RFC 3339 full-date: from its 00:00 UTC on the token is refused), a date and time
+ * case, unique too: who has one secret under two names keeps the access when one line is taken out; WHEN is a
+ * date (RFC 3339 full-date: from its 00:00 UTC on the token is refused), a date and time
  * ("2027-01-01T12:00:00Z", "...+01:00", fractions are dropped) or seconds since 1970. The file holds no
- * secret. Reading the file and comparing digests (in constant time, over all entries) is the caller's.
+ * secret. A line `none` says that it has no token on purpose. Reading the file and comparing digests (in
+ * constant time, over all entries) is the caller's.
  */
 #ifndef RELAY_WIRE_TOKEN_FILE_H
 #define RELAY_WIRE_TOKEN_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +33,7 @@ struct relay_token_entry {
 struct relay_token_file {
     struct relay_token_entry *entries;
     size_t count, capacity;
+    bool is_none; /* by the line `none`; without it no token at all looks like a file half written */
 };
 
 /* Where and why a file was refused: "FILE:LINE:COLUMN: expected EXPECTED". Both count from 1, columns in

@@ -430,18 +430,41 @@ def test_a_revoked_token_has_no_tunnel(egress, tcp_echo, udp_echo):
     assert sum(event["reason"] == "UNAUTHORIZED" for event in relay.events("tunnel_closed")) == 3
 
 
-def test_a_file_without_a_good_token_is_warned_of(egress, tcp_echo):
-    """It looks like a mistake: tunnels go on."""
+def test_the_last_token_is_revoked_by_a_line(egress, tcp_echo):
+    """A file without any token, or half of one, is a mistake: the old tokens stay, and their tunnels."""
     relay = egress()
-    assert not relay.events("no_tokens")
-    with vitals.Bystander(relay.at.clear, tcp_echo):
-        write_tokens(relay)
+    file, path = pathlib.Path(relay.config["auth.tokens"]), tcp_echo.authority
+    alice = file.read_text()
+    with http1.Connection(relay.at.clear) as open_one:
+        assert open_one.connect(path, AUTH_LINE)[0] == 200
+        for count, text in enumerate(("", "# nobody\n\n", alice[:20], alice + "none\n"), 1):
+            file.write_text(text)
+            relay.signal(signal.SIGHUP)
+            vitals.wait(lambda: len(relay.events("reload_failed")) == count, 5, "the failed reload")
+            open_one.send(b"still here")
+            assert open_one.read(10) == b"still here"
+            with http1.Connection(relay.at.clear) as another:
+                assert another.connect(path, AUTH_LINE)[0] == 200
+        file.write_text("none\n")
         assert reload(relay)["tokens"] == 0
+        assert open_one.ended()
+    with http1.Connection(relay.at.clear) as late:
+        assert late.connect(path, AUTH_LINE)[0] == 407
+
+
+def test_a_start_without_tokens_is_warned_of(certificates, tmp_path):
+    at = configs.Ports()
+    config = configs.egress(certificates, tmp_path, at)
+    configs.token_file(tmp_path, ())
+    with process.Group(process.Relay, tmp_path) as group:
+        relay = group.start(config)
         assert relay.wait_event("no_tokens")["level"] == "warning"
-    pathlib.Path(relay.config["auth.tokens"]).write_text(f"old {'0' * 64} expires=2020-01-01\n")
-    assert reload(relay)["tokens"] == 1
-    vitals.wait(lambda: len(relay.events("no_tokens")) == 2, 5, "the second warning")
-    assert "expired" in relay.events("no_tokens")[1]["reason"]
+        tested = subprocess.run([process.BUILD / "twohop", "-t", "-c", relay.path], capture_output=True, text=True)
+        assert tested.returncode == 0 and "says none" in tested.stderr
+        pathlib.Path(config["auth.tokens"]).write_text(f"old {'0' * 64} expires=2020-01-01\n")
+        assert reload(relay)["tokens"] == 1
+        vitals.wait(lambda: len(relay.events("no_tokens")) == 2, 5, "the second warning")
+        assert "expired" in relay.events("no_tokens")[1]["reason"]
 
 
 def test_the_ready_line(egress, certificates):

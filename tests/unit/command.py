@@ -67,7 +67,7 @@ with tempfile.TemporaryDirectory() as name:
 
     warned = folder / "warned.yaml"
     warned.write_text(text.replace("/etc/twohop/tokens", f"{folder}/few").replace("/etc/twohop/", f"{folder}/"))
-    for tokens, said in (("", "is empty"), (f"{line} expires=2020-01-01\n", "have expired"), (line, "")):
+    for tokens, said in (("", "has no token"), ("none\n", ""), (f"{line} expires=2020-01-01\n", "have expired"), (line, "")):
         (folder / "few").write_text(tokens)
         seen = run("-t", "-c", str(warned))
         is_said = f"{warned}: warning: " in seen[2] and said in seen[2] if said else seen[2] == ""

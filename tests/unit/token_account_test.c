@@ -54,7 +54,8 @@ static void test_tunnels(void **state)
 static void test_revocation(void **state)
 {
     struct relay_token_entry entries[] = {{.name = "carol"}, {.name = "alice"}};
-    struct relay_token_file one = {.entries = entries, .count = 2}, none = {.entries = NULL};
+    struct relay_token_file one = {.entries = entries, .count = 2}, nothing = {.entries = NULL},
+                            none = {.is_none = true};
     struct relay_token_account *alice = take("alice", start), *bob = take("bob", start);
     relay_token_accounts_judge(accounts, &one);
     assert_false(relay_token_account_is_revoked(alice, &one));
@@ -62,9 +63,12 @@ static void test_revocation(void **state)
     /* Taken on a worker that did not know of the reload yet. */
     assert_true(relay_token_account_is_revoked(take("dave", start), &one));
     assert_false(relay_token_account_is_revoked(take("carol", start), &one));
+    relay_token_accounts_judge(accounts, &nothing);
+    assert_false(relay_token_account_is_revoked(bob, &nothing));
+    assert_false(relay_token_account_is_revoked(take("erin", start), &nothing));
     relay_token_accounts_judge(accounts, &none);
-    assert_false(relay_token_account_is_revoked(bob, &none));
-    assert_false(relay_token_account_is_revoked(take("erin", start), &none));
+    assert_true(relay_token_account_is_revoked(alice, &none));
+    assert_true(relay_token_account_is_revoked(take("frank", start), &none));
 }
 
 /* Opens and closes as fast as it can; how many of its tries were granted, and never more than three at once. */

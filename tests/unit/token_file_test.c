@@ -44,7 +44,36 @@ static void a_file_gives_its_entries_in_order(void **state)
 
     assert_int_equal(relay_token_file_parse(&file, "", 0, &error), 0);
     assert_int_equal(file.count, 0);
+    assert_false(file.is_none);
     relay_token_file_dispose(&file);
+}
+
+static void no_token_can_be_said(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t count;
+        unsigned line; /* not 0: refused there */
+        bool is_none;
+    } rows[] = {
+        {"none", 0, 0, true},
+        {"# nobody any more\n none\t# since Monday\r\n", 0, 0, true},
+        {"# nobody any more\n", 0, 0, false},
+        {"none " DIGEST "\n", 1, 0, false},
+        {"alice " DIGEST "\nnone\n", 0, 1, false},
+        {"none\n\nalice " DIGEST "\nalice " DIGEST "\n", 0, 3, false},
+        {"None\n", 0, 1, false},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct relay_token_file file;
+        struct relay_token_file_error error;
+        const int result = relay_token_file_parse(&file, rows[i].text, strlen(rows[i].text), &error);
+        assert_int_equal(result, rows[i].line != 0 ? RELAY_ERR_INVALID : 0);
+        assert_int_equal(error.line, rows[i].line);
+        assert_int_equal(file.count, rows[i].count);
+        assert_int_equal(file.is_none, rows[i].is_none);
+        relay_token_file_dispose(&file);
+    }
 }
 
 static void dates_are_seconds_since_1970(void **state)
@@ -159,9 +188,8 @@ static void the_number_of_tokens_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_file_gives_its_entries_in_order),
-        cmocka_unit_test(dates_are_seconds_since_1970),
-        cmocka_unit_test(errors_name_line_and_column),
+        cmocka_unit_test(a_file_gives_its_entries_in_order), cmocka_unit_test(no_token_can_be_said),
+        cmocka_unit_test(dates_are_seconds_since_1970),      cmocka_unit_test(errors_name_line_and_column),
         cmocka_unit_test(the_number_of_tokens_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
