@@ -46,6 +46,7 @@ struct http1 {
     bool out_done; /* the response, or the tunnel's way out, has ended */
     bool fin_seen; /* the peer's */
     bool user_paused, is_shutdown;
+    bool is_challenged; /* a CONNECT was refused, and the connection is open for its repetition */
 };
 
 static struct http1 *of_tunnel(struct relay_tunnel *tunnel)
@@ -184,9 +185,25 @@ static void end_of_request(struct http1 *h)
 
 static const struct relay_tunnel_ops tunnel_ops;
 
+/* A client that has read the challenge sends its CONNECT again, with credentials. Anything else was on its way when the
+ * challenge was, to a target (T04). */
+static bool is_repetition(const struct relay_request *request)
+{
+    bool has_credentials = false;
+    for (size_t i = 0; i < request->num_fields; i++)
+        has_credentials |= relay_slice_is(request->fields[i].name, "proxy-authorization") ||
+                           relay_slice_is(request->fields[i].name, "authorization");
+    return request->kind == RELAY_KIND_BYTES && has_credentials;
+}
+
 static void begin_request(struct http1 *h, const struct relay_http1_head *head)
 {
     enum relay_kind kind = head->request.kind;
+    if (h->is_challenged && !is_repetition(&head->request)) {
+        end_cleanly(h, RELAY_ERR_PROTOCOL);
+        return;
+    }
+    h->is_challenged = false;
     if (kind == RELAY_KIND_BYTES && h->in.len > head->len) {
         refuse(h, 400,
                RELAY_ERR_PROTOCOL); /* they would be read as a request if the CONNECT were refused (T04) */
@@ -230,7 +247,9 @@ static bool parse_head(struct http1 *h)
                                        h->super.is_clear ? "http" : "https", h->super.limits);
     if (error == RELAY_ERR_INCOMPLETE)
         return false;
-    if (error != RELAY_OK)
+    if (error != RELAY_OK && h->is_challenged)
+        end_cleanly(h, error); /* as in begin_request */
+    else if (error != RELAY_OK)
         refuse(h, head.status, error);
     else
         begin_request(h, &head);
@@ -379,11 +398,12 @@ static int tunnel_respond(struct relay_tunnel *tunnel, const struct relay_respon
     if (h->state == ENDED)
         return RELAY_ERR_CLOSED;
     struct relay_buffer out = {0};
-    /* After a refused CONNECT only the challenge leaves the connection open, because clients answer it there: what an
-     * optimistic client sent for its tunnel must not be read as a request (T04). */
+    /* After a refused CONNECT only the challenge leaves the connection open, because clients answer it there, and only
+     * for that: what an optimistic client sent for its tunnel must not be read as a request (T04). */
     bool is_refused = h->context.kind == RELAY_KIND_BYTES && response->status / 100 != 2;
     if (h->is_shutdown || h->fin_seen || h->state == BODY || (is_refused && response->status != 407))
         h->context.keep_alive = false;
+    h->is_challenged = is_refused;
     int error = relay_http1_response_write(&out, response, &h->context, &h->framing);
     if (error != RELAY_OK) {
         relay_buffer_dispose(&out);

@@ -280,6 +280,10 @@ def test_tokens(egress, tcp_echo, udp_echo):
         assert status == 407 and "proxy-authenticate" in fields
         assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200  # on the same connection, as curl does
     with http1.Connection(egress.at.clear) as connection:
+        assert connection.connect(tcp_echo.authority)[0] == 407
+        connection.send("GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n")  # for the target, by a client that did not wait
+        assert connection.ended()
+    with http1.Connection(egress.at.clear) as connection:
         status, fields = connection.upgrade(udp_path(udp_echo))
         assert status == 401 and "www-authenticate" in fields
     for value in ("Bearer wrong", "Digest x", "Bearer"):

@@ -186,7 +186,8 @@ static void a_refused_connect_keeps_the_connection(void **state)
     t.refuse_status = 407;
     expect("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
     t.refuse_status = 0;
-    const char *again = "CONNECT c.example:443 HTTP/1.1\r\nHost: c.example:443\r\n\r\n";
+    const char *again = "CONNECT c.example:443 HTTP/1.1\r\nHost: c.example:443\r\n"
+                        "Proxy-Authorization: Basic Yzpj\r\n\r\n";
     send(t.fd, again, strlen(again), 0);
     run_until(t.num_requests == 2);
     assert_string_equal(t.authority, "c.example:443");
@@ -196,6 +197,30 @@ static void a_refused_connect_keeps_the_connection(void **state)
     char byte;
     run_until(recv(t.fd, &byte, 1, 0) < 0 && errno == ECONNRESET);
     end();
+}
+
+/* They were meant for the target: the client did not wait for the answer, or has not read it yet. */
+static void bytes_behind_a_challenge_are_no_request(void **state)
+{
+    static const char *const behind[] = {
+        "GET /hidden HTTP/1.1\r\nHost: r\r\n\r\n",
+        "GET /hidden HTTP/1.1\r\nHost: r\r\nAuthorization: Basic Yzpj\r\n\r\n",
+        "CONNECT c.example:443 HTTP/1.1\r\nHost: c.example:443\r\n\r\n",
+        "\x16\x03\x01 a ClientHello\r\n\r\n",
+        "GET /x HTTP/1.1\r\nHost: r\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\nAuthorization: Basic "
+        "Yzpj\r\n\r\n",
+    };
+    static const char challenge[] = "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+    for (size_t i = 0; i < sizeof(behind) / sizeof(behind[0]); i++) {
+        begin("CONNECT b.example:443 HTTP/1.1\r\nHost: b.example:443\r\n\r\n");
+        t.refuse_status = 407;
+        expect(challenge);
+        send(t.fd, behind[i], strlen(behind[i]), 0);
+        expect(NULL);
+        assert_string_equal(wire, challenge);
+        assert_int_equal(t.num_requests, 1);
+        end();
+    }
 }
 
 #define UPGRADE                                                                                              \
@@ -260,6 +285,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(bytes_before_the_200_are_refused, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_vanishing_client_aborts_the_dial, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_refused_connect_keeps_the_connection, set_up_loop, tear_down_loop),
+        cmocka_unit_test_setup_teardown(bytes_behind_a_challenge_are_no_request, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(an_upgrade_keeps_or_discards_early_bytes, set_up_loop,
                                         tear_down_loop),
         cmocka_unit_test_setup_teardown(malformed_heads_and_slow_ones_are_closed, set_up_loop,
