@@ -33,19 +33,37 @@ static void on_timer(struct relay_timer *timer)
     relay_tunnel_abort(waiting->tunnel, RELAY_ERR_CANCELLED);
 }
 
-void relay_abandoned_add(struct relay_abandoned *abandoned, struct relay_tunnel *tunnel)
+static void reset(struct relay_tunnel *tunnel)
 {
-    uint64_t now = relay_loop_now(tunnel->loop);
-    bool may_reset =
-        relay_bucket_take(&abandoned->resets, 1, RELAY_ABANDONED_BURST, RELAY_ABANDONED_RATE, now);
-    struct waiting *waiting = may_reset ? NULL : calloc(1, sizeof(*waiting));
+    relay_tunnel_attach(tunnel, NULL, NULL);
+    relay_tunnel_abort(tunnel, RELAY_ERR_CANCELLED);
+}
+
+static void wait_for(struct relay_tunnel *tunnel)
+{
+    struct waiting *waiting = calloc(1, sizeof(*waiting));
     if (waiting == NULL) {
-        relay_tunnel_attach(tunnel, NULL, NULL);
-        relay_tunnel_abort(tunnel, RELAY_ERR_CANCELLED);
+        reset(tunnel);
         return;
     }
     waiting->tunnel = tunnel;
     relay_timer_init(&waiting->timer, on_timer);
     relay_timer_set_after(tunnel->loop, &waiting->timer, RELAY_ABANDONED_PATIENCE);
     relay_tunnel_attach(tunnel, &tunnel_cb, waiting);
+}
+
+void relay_abandoned_add(struct relay_abandoned *abandoned, struct relay_tunnel *tunnel)
+{
+    uint64_t now = relay_loop_now(tunnel->loop);
+    if (relay_bucket_take(&abandoned->resets, 1, RELAY_ABANDONED_BURST, RELAY_ABANDONED_RATE, now))
+        reset(tunnel);
+    else
+        wait_for(tunnel);
+}
+
+void relay_abandoned_finish(struct relay_tunnel *tunnel)
+{
+    relay_tunnel_send_fin(tunnel);
+    relay_tunnel_resume(tunnel);
+    wait_for(tunnel);
 }

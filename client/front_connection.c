@@ -36,12 +36,23 @@ static void on_bytes(void *user, uint8_t *bytes, size_t len)
         connection->cb->on_full(connection);
         return;
     }
+    if (connection->len == 0 && connection->is_idle) {
+        connection->is_idle = false;
+        relay_timer_set_after(connection->front->loop, &connection->timer, RELAY_FRONT_CONNECTION_PATIENCE);
+    }
     memcpy(connection->bytes + connection->len, bytes, len);
     connection->len += len;
     /* One read brings no more than the buffer holds, and one byte when it is full. */
     connection->stream->read_max =
         connection->cb->buffer_size - connection->len + (connection->len == connection->cb->buffer_size);
     connection->cb->on_bytes(connection);
+}
+
+/* The last answer may still be on its way to the application. */
+static void end_in_order(struct relay_front_connection *connection)
+{
+    relay_stream_release(connection->stream);
+    relay_front_connection_end(connection);
 }
 
 static void on_close(void *user, int error)
@@ -54,7 +65,7 @@ static void on_close(void *user, int error)
 
 static void on_fin(void *user)
 {
-    on_close(user, RELAY_ERR_CLOSED);
+    end_in_order(user);
 }
 
 static void on_nothing(void *user)
@@ -64,9 +75,24 @@ static void on_nothing(void *user)
 
 static const struct relay_stream_user stream_cb = {on_nothing, on_bytes, on_fin, on_nothing, on_close};
 
+void relay_front_connection_again(struct relay_front_connection *connection)
+{
+    size_t left = connection->cb->buffer_size - connection->len;
+    connection->is_idle = connection->len == 0;
+    relay_timer_set_after(connection->front->loop, &connection->timer,
+                          connection->is_idle ? RELAY_FRONT_CONNECTION_IDLE
+                                              : RELAY_FRONT_CONNECTION_PATIENCE);
+    relay_stream_set_user(connection->stream, &stream_cb, connection);
+    connection->stream->read_max = left + (left == 0);
+    relay_stream_resume(connection->stream);
+    if (connection->len > 0)
+        connection->cb->on_bytes(connection);
+}
+
 static void on_timer(struct relay_timer *timer)
 {
-    on_close((char *)timer - offsetof(struct relay_front_connection, timer), RELAY_ERR_TIMEOUT);
+    end_in_order(
+        (struct relay_front_connection *)((char *)timer - offsetof(struct relay_front_connection, timer)));
 }
 
 void relay_front_connection_accept(struct relay_front *front, int fd, const struct sockaddr_storage *peer,

@@ -8,6 +8,7 @@
 #include "lib/net/stream.h"
 
 #define RELAY_FRONT_CONNECTION_PATIENCE (30 * RELAY_SECOND)
+#define RELAY_FRONT_CONNECTION_IDLE     (120 * RELAY_SECOND) /* before the first byte of what comes next */
 
 struct relay_front_connection;
 
@@ -31,6 +32,7 @@ struct relay_front_connection {
     struct sockaddr_storage local, peer;
     uint8_t *bytes;
     size_t len;
+    bool is_idle; /* nothing has come since relay_front_connection_again */
 };
 
 /* Takes the descriptor. The object lives until relay_front_connection_end, or the stream's own end. */
@@ -40,6 +42,9 @@ void relay_front_connection_accept(struct relay_front *front, int fd, const stru
 void relay_front_connection_drop(struct relay_front_connection *connection, size_t len);
 /* There is no hurry any more, and what comes next goes elsewhere. */
 void relay_front_connection_understood(struct relay_front_connection *connection);
+/* The stream is its again, paused: it goes on with what comes next, of which `bytes` may hold something. Its user may
+ * have ended it when this returns. */
+void relay_front_connection_again(struct relay_front_connection *connection);
 /* Frees it. The stream is somebody else's, or released. */
 void relay_front_connection_end(struct relay_front_connection *connection);
 

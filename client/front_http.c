@@ -13,6 +13,16 @@
 
 #define HEAD_MAX 16384
 
+struct http_connection {
+    struct relay_front_connection super; /* first */
+    struct relay_http_forward forward;
+};
+
+static struct http_connection *http_of(struct relay_front_connection *connection)
+{
+    return (struct http_connection *)connection;
+}
+
 /* `text` is one sentence for the person in front of it. */
 static void answer(struct relay_stream *stream, const char *status, const char *text)
 {
@@ -89,11 +99,16 @@ static bool is_other_url(const char *bytes, size_t len)
            !(scheme == 4 && strncasecmp(target, "http", 4) == 0);
 }
 
+static void on_forwarded(struct relay_front_connection *connection)
+{
+    relay_front_connection_again(connection);
+}
+
+static const struct relay_http_forward_user forward_cb = {on_forwarded, relay_front_connection_end};
+
 static void start_forward(struct relay_front_connection *connection, const struct relay_http1_head *head)
 {
-    int error =
-        relay_http_forward(connection->front->chain, connection->stream, head, connection->bytes + head->len,
-                           connection->len - head->len, on_handed_end, connection);
+    int error = relay_http_forward_begin(&http_of(connection)->forward, connection, head, &forward_cb);
     if (error == RELAY_ERR_NO_MEMORY)
         refuse(connection, "503 Service Unavailable", "out of memory");
     else if (error != 0)
@@ -104,12 +119,14 @@ static void start_request(struct relay_front_connection *connection, const struc
 {
     relay_front_connection_understood(connection);
     relay_stream_pause(connection->stream);
-    if (head->request.kind == RELAY_KIND_BYTES)
+    if (head->request.kind == RELAY_KIND_BYTES) {
+        relay_http_forward_dispose(&http_of(connection)->forward);
         start_connect(connection, head);
-    else if (head->request.is_absolute && relay_slice_is(head->request.scheme, "http"))
+    } else if (head->request.is_absolute && relay_slice_is(head->request.scheme, "http")) {
         start_forward(connection, head);
-    else
+    } else {
         refuse(connection, "400 Bad Request", carried);
+    }
 }
 
 static void on_full(struct relay_front_connection *connection)
@@ -133,13 +150,18 @@ static void on_bytes(struct relay_front_connection *connection)
                                                                               : "the request is malformed");
 }
 
+static void on_end(struct relay_front_connection *connection)
+{
+    relay_http_forward_dispose(&http_of(connection)->forward);
+}
+
 static void on_accept(struct relay_front *front, int fd, const struct sockaddr_storage *peer)
 {
-    static const struct relay_front_connection_user cb = {.object_size =
-                                                              sizeof(struct relay_front_connection),
+    static const struct relay_front_connection_user cb = {.object_size = sizeof(struct http_connection),
                                                           .buffer_size = HEAD_MAX + 1,
                                                           .on_bytes = on_bytes,
-                                                          .on_full = on_full};
+                                                          .on_full = on_full,
+                                                          .on_end = on_end};
     relay_front_connection_accept(front, fd, peer, &cb);
 }
 

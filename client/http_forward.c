@@ -2,137 +2,152 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
+#include "client/abandoned.h"
 #include "lib/wire/error.h"
 
-struct forward {
-    struct relay_opening opening; /* first */
-    struct relay_stream *stream;  /* NULL: ended */
-    struct relay_tunnel *tunnel;  /* NULL: not open yet */
-    enum relay_http1_body body;
-    uint64_t left; /* of a body with a length */
-    struct relay_http1_chunked chunked;
-    bool is_complete; /* the body is through */
-    void (*on_end)(void *user);
-    void *user;
-    size_t len, early_len;
-    uint8_t *early;  /* behind the head in `bytes` */
-    uint8_t bytes[]; /* the head as it is sent on */
-};
-
-static void finish(struct forward *forward)
+static struct relay_stream *stream_of(const struct relay_http_forward *forward)
 {
-    void (*on_end)(void *user) = forward->on_end;
-    void *user = forward->user;
-    free(forward);
-    on_end(user);
+    return forward->connection->stream;
 }
 
-/* ---- the head ---- */
+/* ---- ends ---- */
 
-/* Whether the value of a Connection field lists the name. */
-static bool names_field(struct relay_slice connection, struct relay_slice name)
+static void forget_head(struct relay_http_forward *forward)
 {
-    for (size_t at = 0; at < connection.len;) {
-        size_t begin = at;
-        while (at < connection.len && connection.base[at] != ',')
-            at++;
-        struct relay_slice word = {connection.base + begin, at - begin};
-        for (; word.len > 0 && (word.base[0] == ' ' || word.base[0] == '\t'); word.base++)
-            word.len--;
-        while (word.len > 0 && (word.base[word.len - 1] == ' ' || word.base[word.len - 1] == '\t'))
-            word.len--;
-        if (word.len == name.len && name.len > 0 && strncasecmp(word.base, name.base, name.len) == 0)
-            return true;
-        at++;
-    }
-    return false;
+    forward->may_repeat = false;
+    free(forward->head);
+    forward->head = NULL;
 }
 
-/* Fields that end here: some always, and what any of the Connection fields names (RFC 9110 section 7.6.1), but not those
- * that frame the body. */
-static bool is_local_field(struct relay_slice name, const struct relay_request *request)
+static void forget_request(struct relay_http_forward *forward)
 {
-    static const char *const names[] = {"connection", "proxy-connection",   "keep-alive", "te", "upgrade",
-                                        "host",       "proxy-authorization"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (relay_slice_is(name, names[i]))
-            return true;
-    if (relay_slice_is(name, "content-length") || relay_slice_is(name, "transfer-encoding"))
-        return false;
-    for (size_t i = 0; i < request->num_fields; i++)
-        if (relay_slice_is(request->fields[i].name, "connection") &&
-            names_field(request->fields[i].value, name))
-            return true;
-    return false;
+    forget_head(forward);
+    free(forward->got);
+    forward->got = NULL;
+    forward->got_len = forward->got_size = 0;
 }
 
-static uint8_t *put(uint8_t *p, struct relay_slice text)
+static void drop_tunnel(struct relay_http_forward *forward, bool is_in_order)
 {
-    if (text.len > 0)
-        memcpy(p, text.base, text.len);
-    return p + text.len;
-}
-
-/* `p` has room for the old head's fields and the new lines. */
-static size_t write_head(uint8_t *begin, const struct relay_request *request)
-{
-    uint8_t *p = begin;
-    p = put(p, request->method);
-    p = put(p, RELAY_SLICE(" "));
-    p = put(p, request->path);
-    p = put(p, RELAY_SLICE(" HTTP/1.1\r\nHost: "));
-    p = put(p, request->authority);
-    p = put(p, RELAY_SLICE("\r\n"));
-    for (size_t i = 0; i < request->num_fields; i++) {
-        if (is_local_field(request->fields[i].name, request))
-            continue;
-        p = put(p, request->fields[i].name);
-        p = put(p, RELAY_SLICE(": "));
-        p = put(p, request->fields[i].value);
-        p = put(p, RELAY_SLICE("\r\n"));
-    }
-    p = put(p, RELAY_SLICE("Connection: close\r\n\r\n"));
-    return (size_t)(p - begin);
-}
-
-/* ---- the body ---- */
-
-/* How many of the bytes belong to this request's body; is_complete when it ends in them. RELAY_ERR_INVALID:
- * bad chunks. */
-static ssize_t measure_body(struct forward *forward, uint8_t *bytes, size_t len)
-{
-    size_t total = 0;
-    if (forward->body == RELAY_HTTP1_CHUNKED) {
-        while (total < len && !forward->is_complete) {
-            size_t used, data_len;
-            uint8_t *data;
-            int rv = relay_http1_chunked_next(&forward->chunked, bytes + total, len - total, &used, &data,
-                                              &data_len);
-            if (rv < 0)
-                return rv;
-            total += used;
-            forward->is_complete = rv == 1;
-        }
-        return (ssize_t)total;
-    }
-    total = forward->left < len ? (size_t)forward->left : len;
-    forward->left -= total;
-    forward->is_complete = forward->left == 0;
-    return (ssize_t)total;
-}
-
-static void take_body(struct forward *forward, uint8_t *bytes, size_t len)
-{
-    ssize_t own = forward->is_complete ? 0 : measure_body(forward, bytes, len);
-    if (own < 0) {
-        relay_tunnel_abort(forward->tunnel, RELAY_ERR_INVALID);
+    struct relay_tunnel *tunnel = forward->tunnel;
+    forward->tunnel = NULL;
+    if (tunnel == NULL)
+        return;
+    if (is_in_order) {
+        relay_abandoned_finish(tunnel);
         return;
     }
-    bool more = own == 0 || relay_tunnel_send(forward->tunnel, bytes, (size_t)own);
-    if (!more || forward->is_complete)
-        relay_stream_pause(forward->stream);
+    relay_tunnel_attach(tunnel, NULL, NULL);
+    relay_tunnel_abort(tunnel, RELAY_ERR_CANCELLED);
+}
+
+void relay_http_forward_dispose(struct relay_http_forward *forward)
+{
+    forget_request(forward);
+    drop_tunnel(forward, true);
+}
+
+/* The local connection ends, in one of the stream's ways, in the middle of an exchange. */
+static void end(struct relay_http_forward *forward, void (*ending)(struct relay_stream *stream))
+{
+    relay_opening_cancel(&forward->opening);
+    forget_request(forward);
+    drop_tunnel(forward, false);
+    forward->state = RELAY_HTTP_FORWARD_IDLE;
+    ending(stream_of(forward));
+    forward->cb->on_end(forward->connection);
+}
+
+static void refuse(struct relay_http_forward *forward, const struct relay_failure *failure)
+{
+    relay_opening_cancel(&forward->opening);
+    forget_request(forward);
+    drop_tunnel(forward, false);
+    forward->state = RELAY_HTTP_FORWARD_IDLE;
+    relay_http_forward_refuse(stream_of(forward), failure);
+    forward->cb->on_end(forward->connection);
+}
+
+static void refuse_because(struct relay_http_forward *forward, const char *text)
+{
+    struct relay_failure failure = {.error = RELAY_ERR_PROTOCOL};
+    memccpy(failure.text, text, '\0', sizeof(failure.text));
+    refuse(forward, &failure);
+}
+
+/* The answer is through, and what the application is to read of it fits. */
+static void done(struct relay_http_forward *forward)
+{
+    forward->state = RELAY_HTTP_FORWARD_IDLE;
+    if (forward->tunnel != NULL)
+        relay_tunnel_resume(forward->tunnel);
+    if (forward->keeps_alive) {
+        forward->cb->on_done(forward->connection);
+        return;
+    }
+    relay_stream_resume(stream_of(forward));
+    relay_stream_release(stream_of(forward));
+    forward->cb->on_end(forward->connection);
+}
+
+/* `is_clean`: nothing followed the answer. */
+static void finish_answer(struct relay_http_forward *forward, bool is_clean)
+{
+    bool is_whole = forward->request.is_complete;
+    forget_request(forward);
+    if (!forward->server_keeps_alive || !is_whole || !is_clean)
+        drop_tunnel(forward, is_whole);
+    forward->keeps_alive = forward->keeps_alive && is_whole;
+    forward->state = RELAY_HTTP_FORWARD_FULL;
+    if (!forward->keeps_alive || relay_stream_room(stream_of(forward)) > 0)
+        done(forward);
+}
+
+/* ---- the request ---- */
+
+/* Sends what of the connection's buffer belongs to the body. Bad chunks end everything. */
+static void send_body(struct relay_http_forward *forward)
+{
+    struct relay_front_connection *connection = forward->connection;
+    ssize_t own = relay_http_body_take(&forward->request, connection->bytes, connection->len);
+    if (own < 0) {
+        end(forward, relay_stream_close);
+        return;
+    }
+    bool more = own == 0 || relay_tunnel_send(forward->tunnel, connection->bytes, (size_t)own);
+    relay_front_connection_drop(connection, (size_t)own);
+    if (!more || forward->request.is_complete)
+        relay_stream_pause(connection->stream);
+    else
+        relay_stream_resume(connection->stream);
+}
+
+static void send_request(struct relay_http_forward *forward)
+{
+    forward->state = RELAY_HTTP_FORWARD_ASKED;
+    relay_tunnel_send(forward->tunnel, forward->head, forward->head_len);
+    if (!forward->may_repeat)
+        forget_head(forward);
+    send_body(forward);
+}
+
+static void open_tunnel(struct relay_http_forward *forward)
+{
+    forward->state = RELAY_HTTP_FORWARD_OPENING;
+    forward->may_repeat = false;
+    relay_chain_open(forward->connection->front->chain, &forward->opening, false, &forward->host,
+                     forward->port);
+}
+
+/* The server has closed, or the tunnel has died, before an answer. */
+static void on_no_answer(struct relay_http_forward *forward, bool is_in_order)
+{
+    drop_tunnel(forward, is_in_order && forward->request.is_complete);
+    if (forward->may_repeat)
+        open_tunnel(forward);
+    else
+        refuse_because(forward, "the server closed the connection before it had answered");
 }
 
 /* ---- the stream ---- */
@@ -142,82 +157,202 @@ static void on_nothing(void *user)
     (void)user;
 }
 
+/* Only while the body is wanted: all of the buffer was the body's, and it is empty. */
 static void on_stream_bytes(void *user, uint8_t *bytes, size_t len)
 {
-    struct forward *forward = user;
-    if (forward->tunnel != NULL)
-        take_body(forward, bytes, len);
+    struct relay_http_forward *forward = user;
+    struct relay_front_connection *connection = forward->connection;
+    memcpy(connection->bytes, bytes, len);
+    connection->len = len;
+    send_body(forward);
 }
 
 static void on_stream_close(void *user, int error)
 {
-    struct forward *forward = user;
-    relay_stream_close(forward->stream);
-    forward->stream = NULL;
-    if (forward->tunnel != NULL) {
-        relay_tunnel_abort(forward->tunnel, error);
-        return;
-    }
-    relay_opening_cancel(&forward->opening);
-    finish(forward);
+    (void)error;
+    end(user, relay_stream_close);
 }
 
-/* A client that has sent its whole request may end its side; in the middle of a body it has given up. */
+/* In the middle of a body it has given up; behind a whole request the stream is paused and this is not told. */
 static void on_stream_fin(void *user)
 {
-    struct forward *forward = user;
-    if (!forward->is_complete)
-        on_stream_close(forward, RELAY_ERR_INCOMPLETE);
+    end(user, relay_stream_close);
 }
 
 static void on_stream_writable(void *user)
 {
-    struct forward *forward = user;
-    if (forward->tunnel != NULL)
+    struct relay_http_forward *forward = user;
+    if (forward->state == RELAY_HTTP_FORWARD_FULL)
+        done(forward);
+    else if (forward->tunnel != NULL)
         relay_tunnel_resume(forward->tunnel);
 }
 
 static const struct relay_stream_user stream_cb = {on_nothing, on_stream_bytes, on_stream_fin,
                                                    on_stream_writable, on_stream_close};
 
+/* ---- the answer ---- */
+
+/* False: everything has ended. */
+static bool send_head(struct relay_http_forward *forward, const struct relay_http_answer *answer)
+{
+    uint8_t *out = malloc(relay_http_answer_size(answer));
+    if (out == NULL) {
+        end(forward, relay_stream_reset);
+        return false;
+    }
+    bool is_interim = answer->status / 100 == 1;
+    if (!is_interim) {
+        forward->state = RELAY_HTTP_FORWARD_ANSWER;
+        forward->server_keeps_alive = answer->keep_alive;
+        forward->keeps_alive = forward->keeps_alive && answer->framing != RELAY_HTTP_UNTIL_CLOSE;
+        relay_http_body_init(&forward->answer, answer->framing, answer->length);
+    }
+    size_t len = relay_http_answer_write(out, answer, forward->keeps_alive);
+    if ((!is_interim || forward->is_interim_welcome) && !relay_stream_send(stream_of(forward), out, len))
+        relay_tunnel_pause(forward->tunnel);
+    free(out);
+    return true;
+}
+
+/* How many of the bytes were heads; less than 0: everything has ended. */
+static ssize_t take_heads(struct relay_http_forward *forward, const uint8_t *bytes, size_t len)
+{
+    size_t used = 0;
+    while (forward->state == RELAY_HTTP_FORWARD_ASKED && used < len) {
+        struct relay_http_answer answer;
+        int error =
+            relay_http_answer_parse(&answer, (const char *)bytes + used, len - used, forward->is_to_head);
+        if (error == RELAY_ERR_INCOMPLETE)
+            break;
+        if (error != RELAY_OK) {
+            refuse_because(forward, error == RELAY_ERR_TOO_BIG ? "the head of the server's answer is too long"
+                                                               : "the server's answer is malformed");
+            return -1;
+        }
+        if (!send_head(forward, &answer))
+            return -1;
+        used += answer.len;
+    }
+    return (ssize_t)used;
+}
+
+static void take_answer_body(struct relay_http_forward *forward, uint8_t *bytes, size_t len)
+{
+    ssize_t own = relay_http_body_take(&forward->answer, bytes, len);
+    if (own < 0) {
+        end(forward, relay_stream_reset);
+        return;
+    }
+    if (own > 0 && !relay_stream_send(stream_of(forward), bytes, (size_t)own))
+        relay_tunnel_pause(forward->tunnel);
+    if (forward->answer.is_complete)
+        finish_answer(forward, (size_t)own == len);
+}
+
+/* Keeps what came of a head. False: out of memory, and everything has ended. */
+static bool keep(struct relay_http_forward *forward, const uint8_t *bytes, size_t len)
+{
+    if (len == 0)
+        return true;
+    if (forward->got_len + len > forward->got_size) {
+        size_t size = forward->got_len + len + 2048;
+        uint8_t *got = realloc(forward->got, size);
+        if (got == NULL) {
+            end(forward, relay_stream_reset);
+            return false;
+        }
+        forward->got = got;
+        forward->got_size = size;
+    }
+    memcpy(forward->got + forward->got_len, bytes, len);
+    forward->got_len += len;
+    return true;
+}
+
+/* A head that comes in pieces. The last read may have brought some of the body. */
+static void take_pieces(struct relay_http_forward *forward, uint8_t *bytes, size_t len)
+{
+    bool has_line = memchr(bytes, '\n', len) != NULL || forward->got_len + len > RELAY_HTTP_ANSWER_HEAD_MAX;
+    if (!keep(forward, bytes, len) || !has_line)
+        return;
+    ssize_t used = take_heads(forward, forward->got, forward->got_len);
+    if (used < 0)
+        return;
+    forward->got_len -= (size_t)used;
+    memmove(forward->got, forward->got + used, forward->got_len);
+    if (forward->state == RELAY_HTTP_FORWARD_ANSWER) {
+        uint8_t *rest = forward->got;
+        size_t rest_len = forward->got_len;
+        forward->got = NULL;
+        forward->got_len = forward->got_size = 0;
+        take_answer_body(forward, rest, rest_len);
+        free(rest);
+    }
+}
+
+static void take_answer(struct relay_http_forward *forward, uint8_t *bytes, size_t len)
+{
+    if (forward->got_len > 0) {
+        take_pieces(forward, bytes, len);
+        return;
+    }
+    ssize_t used = take_heads(forward, bytes, len);
+    if (used < 0)
+        return;
+    if (forward->state == RELAY_HTTP_FORWARD_ANSWER)
+        take_answer_body(forward, bytes + used, len - (size_t)used);
+    else
+        keep(forward, bytes + used, len - (size_t)used);
+}
+
 /* ---- the tunnel ---- */
 
 static void on_tunnel_bytes(void *user, uint8_t *bytes, size_t len)
 {
-    struct forward *forward = user;
-    if (forward->stream != NULL && !relay_stream_send(forward->stream, bytes, len))
-        relay_tunnel_pause(forward->tunnel);
+    struct relay_http_forward *forward = user;
+    if (len == 0)
+        return;
+    forget_head(forward);
+    if (forward->state == RELAY_HTTP_FORWARD_ASKED)
+        take_answer(forward, bytes, len);
+    else if (forward->state == RELAY_HTTP_FORWARD_ANSWER)
+        take_answer_body(forward, bytes, len);
+    else
+        drop_tunnel(forward, false); /* nobody has asked */
 }
 
-/* The response is complete: the tunnel ends in order, both ways, unless the server did not want the whole request. */
 static void on_tunnel_fin(void *user)
 {
-    struct forward *forward = user;
-    if (forward->stream != NULL) {
-        relay_stream_resume(forward->stream);
-        relay_stream_release(forward->stream);
-    }
-    forward->stream = NULL;
-    if (forward->is_complete)
-        relay_tunnel_send_fin(forward->tunnel);
+    struct relay_http_forward *forward = user;
+    if (forward->state == RELAY_HTTP_FORWARD_ASKED)
+        on_no_answer(forward, true);
+    else if (forward->state != RELAY_HTTP_FORWARD_ANSWER)
+        drop_tunnel(forward, true);
+    else if (forward->answer.framing == RELAY_HTTP_UNTIL_CLOSE)
+        finish_answer(forward, true);
     else
-        relay_tunnel_abort(forward->tunnel, RELAY_ERR_CANCELLED);
+        end(forward, relay_stream_reset);
 }
 
 static void on_tunnel_writable(void *user)
 {
-    struct forward *forward = user;
-    if (forward->stream != NULL && !forward->is_complete)
-        relay_stream_resume(forward->stream);
+    struct relay_http_forward *forward = user;
+    bool is_asking =
+        forward->state == RELAY_HTTP_FORWARD_ASKED || forward->state == RELAY_HTTP_FORWARD_ANSWER;
+    if (is_asking && !forward->request.is_complete)
+        relay_stream_resume(stream_of(forward));
 }
 
 static void on_tunnel_close(void *user, int error)
 {
-    struct forward *forward = user;
+    struct relay_http_forward *forward = user;
     (void)error;
-    if (forward->stream != NULL)
-        relay_stream_reset(forward->stream);
-    finish(forward);
+    forward->tunnel = NULL;
+    if (forward->state == RELAY_HTTP_FORWARD_ASKED)
+        on_no_answer(forward, false);
+    else if (forward->state == RELAY_HTTP_FORWARD_ANSWER)
+        end(forward, relay_stream_reset);
 }
 
 static const struct relay_tunnel_user tunnel_cb = {.on_bytes = on_tunnel_bytes,
@@ -227,49 +362,63 @@ static const struct relay_tunnel_user tunnel_cb = {.on_bytes = on_tunnel_bytes,
 
 static void on_open(struct relay_opening *opening, struct relay_tunnel *tunnel)
 {
-    struct forward *forward = (struct forward *)opening;
+    struct relay_http_forward *forward = (struct relay_http_forward *)opening;
     forward->tunnel = tunnel;
     relay_tunnel_attach(tunnel, &tunnel_cb, forward);
-    relay_tunnel_send(tunnel, forward->bytes, forward->len);
-    relay_stream_resume(forward->stream);
-    take_body(forward, forward->early, forward->early_len);
+    send_request(forward);
 }
 
 static void on_failed(struct relay_opening *opening, const struct relay_failure *failure)
 {
-    struct forward *forward = (struct forward *)opening;
-    relay_http_forward_refuse(forward->stream, failure);
-    finish(forward);
+    refuse((struct relay_http_forward *)opening, failure);
 }
 
-int relay_http_forward(struct relay_chain *chain, struct relay_stream *stream,
-                       const struct relay_http1_head *head, const uint8_t *early, size_t early_len,
-                       void (*on_end)(void *user), void *user)
+/* ---- a request ---- */
+
+static bool is_same_host(const struct relay_host *a, const struct relay_host *b)
+{
+    return a->kind == b->kind && strcmp(a->name, b->name) == 0;
+}
+
+static void set_request(struct relay_http_forward *forward, const struct relay_http1_head *head)
+{
+    enum relay_http_framing framing = head->body == RELAY_HTTP1_CHUNKED  ? RELAY_HTTP_CHUNKED
+                                      : head->body == RELAY_HTTP1_LENGTH ? RELAY_HTTP_LENGTH
+                                                                         : RELAY_HTTP_NO_BODY;
+    uint64_t length = framing == RELAY_HTTP_LENGTH ? (uint64_t)head->request.content_length : 0;
+    relay_http_body_init(&forward->request, framing, length);
+    forward->is_to_head = relay_slice_is(head->request.method, "HEAD");
+    forward->is_interim_welcome = head->minor_version > 0;
+    forward->keeps_alive = relay_http_request_keeps_alive(head);
+    forward->may_repeat = relay_http_request_may_repeat(head);
+    forward->head_len = relay_http_request_write(forward->head, head);
+}
+
+int relay_http_forward_begin(struct relay_http_forward *forward, struct relay_front_connection *connection,
+                             const struct relay_http1_head *head, const struct relay_http_forward_user *cb)
 {
     struct relay_host host;
     uint16_t port;
-    const struct relay_request *request = &head->request;
-    if (relay_authority_parse_default(&host, &port, request->authority.base, request->authority.len, 80) != 0)
+    struct relay_slice authority = head->request.authority;
+    if (relay_authority_parse_default(&host, &port, authority.base, authority.len, 80) != 0)
         return RELAY_ERR_INVALID;
-    /* The new head: the old one's texts, four bytes for each field, and the lines of our own. */
-    size_t size = 2 * head->len + 4 * request->num_fields + 128;
-    struct forward *forward = calloc(1, sizeof(*forward) + size + early_len);
-    if (forward == NULL)
+    forward->head = malloc(relay_http_request_size(head));
+    if (forward->head == NULL)
         return RELAY_ERR_NO_MEMORY;
     forward->opening.on_open = on_open;
     forward->opening.on_failed = on_failed;
-    forward->stream = stream;
-    forward->body = head->body;
-    forward->left = head->body == RELAY_HTTP1_LENGTH ? (uint64_t)request->content_length : 0;
-    forward->is_complete = head->body == RELAY_HTTP1_NO_BODY;
-    forward->on_end = on_end;
-    forward->user = user;
-    forward->len = write_head(forward->bytes, request);
-    forward->early = forward->bytes + size;
-    forward->early_len = early_len;
-    if (early_len > 0)
-        memcpy(forward->early, early, early_len);
-    relay_stream_set_user(stream, &stream_cb, forward);
-    relay_chain_open(chain, &forward->opening, false, &host, port);
+    forward->connection = connection;
+    forward->cb = cb;
+    set_request(forward, head);
+    relay_front_connection_drop(connection, head->len);
+    relay_stream_set_user(connection->stream, &stream_cb, forward);
+    if (forward->tunnel != NULL && (port != forward->port || !is_same_host(&host, &forward->host)))
+        drop_tunnel(forward, true);
+    forward->host = host;
+    forward->port = port;
+    if (forward->tunnel != NULL)
+        send_request(forward);
+    else
+        open_tunnel(forward);
     return 0;
 }

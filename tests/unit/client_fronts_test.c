@@ -90,25 +90,20 @@ static void http_connect(void)
     CHECK(strcmp(text, "late") == 0);
 }
 
-/* The server is an echo: it shows the request as it arrived. */
+/* The server is an echo, which is no HTTP: an answer of ours, and what came behind the request is not one. */
 static void http_get(void)
 {
-    char text[1024], wanted[512];
+    char text[1024];
     int fd = dial(SOCK_STREAM, &http.address);
-    int len = snprintf(
-        text, sizeof(text),
-        "POST http://target.example:%u/a?b HTTP/1.1\r\nHost: other\r\nProxy-Connection: keep-alive\r\n"
-        "Connection: x-hop\r\nX-Hop: 1\r\nX-Other: 2\r\nConnection: close, x-oTHER "
-        ",accept-\r\nProxy-Authorization: Basic eDp5\r\nAccept: */*\r\n"
-        "Content-Length: 5\r\n\r\nhelloGET http://victim.example/ HTTP/1.1\r\nHost: victim.example\r\n\r\n",
-        tcp_echo.port);
+    int len =
+        snprintf(text, sizeof(text),
+                 "POST http://target.example:%u/a?b HTTP/1.1\r\nHost: other\r\nContent-Length: 5\r\n\r\n"
+                 "helloGET http://victim.example/ HTTP/1.1\r\nHost: victim.example\r\n\r\n",
+                 tcp_echo.port);
     put(fd, text, (size_t)len);
-    len = snprintf(wanted, sizeof(wanted),
-                   "POST /a?b HTTP/1.1\r\nHost: target.example:%u\r\naccept: */*\r\ncontent-length: 5\r\n"
-                   "Connection: close\r\n\r\nhello",
-                   tcp_echo.port);
-    expect(fd, wanted, (size_t)len);
-    expect_quiet(fd);
+    read_all(fd, text, sizeof(text));
+    CHECK(strncmp(text, "HTTP/1.1 502 ", 13) == 0 && strstr(text, "malformed") != NULL);
+    CHECK(strstr(text + 1, "HTTP/1.1") == NULL);
 }
 
 static void http_failures(void)
