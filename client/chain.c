@@ -209,6 +209,25 @@ static void close_innermost(struct relay_chain *chain)
     relay_task_defer(chain->loop, &chain->advance);
 }
 
+/* Another ingress may know the way. */
+static void leave_ingress(struct relay_chain *chain)
+{
+    relay_chain_put_aside(&chain->links[0]);
+    next_place(chain);
+}
+
+/* Hop 2 is missing, and hop 1, though it lives, said that it takes no more requests. */
+static void leave_draining(struct relay_chain *chain)
+{
+    struct relay_failure failure;
+    relay_failure_set(&failure, RELAY_ERR_SHUTDOWN, 1, relay_hop_authority(chain->links[0].hop),
+                      "it takes no new requests");
+    log_failure(&failure);
+    leave_ingress(chain);
+    count_failure(chain, &failure, true);
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
 /* Does the next thing that is missing. */
 static void on_advance(struct relay_task *task)
 {
@@ -227,6 +246,8 @@ static void on_advance(struct relay_task *task)
         if (link->hop == NULL && is_wanted(chain, i)) {
             if (relay_loop_now(chain->loop) < chain->retry_at)
                 relay_timer_set(chain->loop, &chain->retry, chain->retry_at + RELAY_MS);
+            else if (i == 1 && chain->links[0].draining)
+                leave_draining(chain);
             else if (!connect_link(chain, link, i == 0 ? chain->place : 0))
                 relay_timer_set_after(chain->loop, &chain->retry, CONNECT_AGAIN);
         }
@@ -381,13 +402,6 @@ static void on_ready(void *user)
 static bool is_in_chain(const struct relay_link *link)
 {
     return link >= link->chain->links && link < link->chain->links + RELAY_HOPS_MAX;
-}
-
-/* Another ingress may know the way. */
-static void leave_ingress(struct relay_chain *chain)
-{
-    relay_chain_put_aside(&chain->links[0]);
-    next_place(chain);
 }
 
 /* Hop 2 came through this ingress just now, and is not let through. */

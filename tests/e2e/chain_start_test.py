@@ -5,6 +5,8 @@ import pytest
 
 from harness import hops, http1, source
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 DELAY = 0.05
 TRIP = 2 * DELAY
 HOP2_INITIAL = 1200 + 32 + 28  # an Initial of hop 2 in a packet of hop 1, at least: IP and UDP heads

@@ -18,6 +18,8 @@ from harness import dns as name_server
 from harness.attack import start_egress
 from harness.vitals import Watch
 
+pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, HEADERS, DATA = 4, 1, 0
 END_HEADERS, ACK = 4, 1

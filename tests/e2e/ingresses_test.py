@@ -1,9 +1,16 @@
 """Ingresses of different operators: each has a token and an authority of its own."""
+import asyncio
+import contextlib
 import hashlib
 import subprocess
+import threading
 
 import pytest
 import yaml
+from aioquic.asyncio import QuicConnectionProtocol, serve
+from aioquic.h3.connection import H3Connection
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import HandshakeCompleted
 
 from harness import configs, http1, pki, ports, process, socks, source
 
@@ -44,6 +51,38 @@ class Operators:
                               capture_output=True, text=True)
         assert not process.REPORT.search(done.stderr), done.stderr
         return done.returncode, done.stdout
+
+
+class Leaving(QuicConnectionProtocol):
+    """A relay that says GOAWAY as soon as somebody has come, and stays."""
+
+    def quic_event_received(self, event):
+        if isinstance(event, HandshakeCompleted):
+            control = H3Connection(self._quic, enable_webtransport=True)._local_control_stream_id
+            self._quic.send_stream_data(control, b"\x07\x01\x00")
+            self.transmit()
+
+
+@contextlib.contextmanager
+def leaving(certificates, port):
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=65536)
+    configuration.load_cert_chain(str(certificates.cert), str(certificates.key))
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+
+    async def run():
+        await serve("127.0.0.1", port, configuration=configuration, create_protocol=Leaving)
+        ready.set()
+
+    def turn():
+        loop.create_task(run())
+        loop.run_forever()
+
+    thread = threading.Thread(target=turn, daemon=True)
+    thread.start()
+    assert ready.wait(5)
+    yield
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
 
 
 @pytest.fixture
@@ -106,3 +145,16 @@ def test_check_names_the_ingress_that_does_not_work(operators):
     operators.ingresses[0].kill()
     status, text = operators.check()
     assert status == 1 and text.endswith("the chain does not work\n"), text
+
+
+def test_an_ingress_that_takes_no_requests_is_left(operators, client, tcp_echo):
+    port = ports.free_port()
+    config = operators.client_config()
+    config["chain"][0]["urls"][0] = f"https://127.0.0.1:{port}"
+    with leaving(operators.authorities[0], port):
+        up = client(config)
+        with http1.Connection(operators.http, timeout=10) as connection:
+            assert connection.connect(tcp_echo.authority)[0] == 200
+        assert [event["text"] for event in up.events("hop_failed")] == [f"hop 1 (127.0.0.1:{port}): it takes no new requests"]
+        assert up.events("hop_ready")[1]["relay"] == f"127.0.0.1:{operators.at[1].tls}"
+        up.stop()
