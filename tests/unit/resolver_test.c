@@ -528,7 +528,7 @@ static void what_is_asked_in_vain_is_paid(void **state)
 static void silence_keeps_nobody_waiting(void **state)
 {
     enum { SILENT = RELAY_RESOLVER_QUERIES_MAX - 10 };
-    struct relay_lookup_payer payer = {.on_end = on_orphan_end};
+    static struct relay_lookup_payer payer = {.on_end = on_orphan_end}; /* queries end in teardown */
     struct asked asked;
     char name[64];
     open_resolver(5 * RELAY_SECOND, 100);
