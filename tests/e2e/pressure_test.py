@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import os
 import select
+import selectors
 import socket
 import ssl
 import struct
@@ -248,22 +249,28 @@ class Pourer:
             one.close()
 
     def _run(self):
-        block, left = bytes(65536), {}
+        block, left, selector = bytes(65536), {}, selectors.DefaultSelector()
+        selector.register(self._listener, selectors.EVENT_READ)
         while self._running:
-            readable, writable, _ = select.select([self._listener], [one for one in self._open if left.get(one, 0) > 0], [], 0.1)
-            if readable:
-                one, _ = self._listener.accept()
-                one.setblocking(False)
-                self._open.append(one)
-                left[one] = self._size
-            for one in writable:
+            for key, _ in selector.select(0.1):
+                one = key.fileobj
+                if one is self._listener:
+                    one, _ = self._listener.accept()
+                    one.setblocking(False)
+                    self._open.append(one)
+                    left[one] = self._size
+                    selector.register(one, selectors.EVENT_WRITE)
+                    continue
                 try:
                     left[one] -= one.send(block[:left[one]])
                 except BlockingIOError:
                     pass
                 except OSError:
                     left[one] = 0
+                if left[one] == 0:
+                    selector.unregister(one)
             time.sleep(0.001)
+        selector.close()
 
 
 COUNT = 60
