@@ -238,8 +238,7 @@ def test_a_missing_certificate_is_a_failed_reload(egress, certificates, tmp_path
         cert.write_bytes(saved)
         with locked(key):
             reload(again, "failed")
-            said = again.events("reload_failed")[-1]["reason"]
-            assert f"{key}: the key is encrypted" in said, said
+            vitals.wait(lambda: f"{key}: the key is encrypted" in again.events("reload_failed")[-1]["reason"], 5, "the reason")
         cert.unlink()
         with http1.Connection(at.tls, context=certificates.client_context(["http/1.1"])) as connection:
             assert connection.request("GET", "/index.html")[0] == 200
