@@ -13,7 +13,8 @@
 
 #define ACCEPTS_PER_TURN 64
 #define ACCEPT_PAUSE     (100 * RELAY_MS)
-#define REFUSALS_MAX     256 /* in one go; with the pause: some per cent of a core at most */
+#define REFUSALS_MAX     256             /* in one go */
+#define REFUSALS_TIME    (10 * RELAY_MS) /* of one go: with the pause a tenth of a core at most */
 
 struct relay_acceptor {
     struct relay_loop *loop;
@@ -45,7 +46,8 @@ static void refuse_waiting(struct relay_acceptor *self)
     if (self->spare_fd < 0)
         return;
     close(self->spare_fd);
-    for (int i = 0; i < REFUSALS_MAX; i++) {
+    uint64_t end = relay_loop_clock() + REFUSALS_TIME;
+    for (int i = 0; i < REFUSALS_MAX && relay_loop_clock() < end; i++) {
         int fd = accept4(self->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
             break;

@@ -1,6 +1,6 @@
 /* Accepts connections from a listening stream socket, TCP or unix. Running out of descriptors never spins: a
- * spare descriptor is given up to accept and close those who wait, up to 256 at a time, so that they are told at
- * once; then accepting pauses for 100 ms (T74). */
+ * spare descriptor is given up to accept and close those who wait, up to 256 at a time and for 10 ms, so that they
+ * are told at once; then accepting pauses for 100 ms (T74). */
 #ifndef RELAY_NET_ACCEPTOR_H
 #define RELAY_NET_ACCEPTOR_H
 

@@ -23,7 +23,7 @@ struct relay_io {
 
 /* ---- time ---- */
 
-static uint64_t read_clock(void)
+uint64_t relay_loop_clock(void)
 {
     struct timespec at;
     clock_gettime(CLOCK_MONOTONIC, &at);
@@ -33,7 +33,7 @@ static uint64_t read_clock(void)
 uint64_t relay_loop_now(struct relay_loop *loop)
 {
     if (loop->now_is_stale) {
-        loop->now = read_clock();
+        loop->now = relay_loop_clock();
         loop->now_is_stale = false;
     }
     return loop->now;
@@ -101,7 +101,7 @@ void relay_task_defer(struct relay_loop *loop, struct relay_task *task)
 
 bool relay_loop_has_time(struct relay_loop *loop)
 {
-    uint64_t now = read_clock();
+    uint64_t now = relay_loop_clock();
     if (loop->slice_end == 0)
         loop->slice_end = now + RELAY_TURN_SLICE;
     return now < loop->slice_end;

@@ -140,6 +140,8 @@ void relay_loop_stop(struct relay_loop *loop);
 void relay_loop_dispose(struct relay_loop *loop);
 
 uint64_t relay_loop_now(struct relay_loop *loop);
+/* Not the turn's time but this moment's, to see how long something takes. */
+uint64_t relay_loop_clock(void);
 
 /* From any thread: run(arg) on the loop's thread, in order. RELAY_ERR_NO_MEMORY. */
 int relay_loop_post(struct relay_loop *loop, void (*run)(void *arg), void *arg);

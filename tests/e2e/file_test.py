@@ -27,12 +27,18 @@ def egress(relay, certificates, tmp_path):
     return start
 
 
-def greedy(port):
-    """A connection of HTTP/2 with so many requests under way that it has no window for."""
+def without_window(port):
+    """A connection of HTTP/2 on which no body may come."""
     connection = http2.Connection(port)
     connection.step()
     connection.h2.update_settings({4: 0})
     connection.flush()
+    return connection
+
+
+def greedy(port):
+    """A connection of HTTP/2 with so many requests under way that it has no window for."""
+    connection = without_window(port)
     connection.asked = [connection.get("/large") for _ in range(REQUESTS - 2)]
     return connection
 
@@ -106,10 +112,7 @@ def test_http3_answers_that_nobody_reads(egress, certificates, tcp_echo):
 def test_a_reader_that_dribbles_is_given_up(egress):
     """A byte now and then is no progress, 1 KiB in each idle time is."""
     process = egress(**{"limits.idle-timeout": 3})
-    with http2.Connection(process.at.clear) as connection:
-        connection.step()
-        connection.h2.update_settings({4: 0})
-        connection.flush()
+    with without_window(process.at.clear) as connection:
         dribbling, slow = connection.get("/large"), connection.get("/large")
         at = time.monotonic()
         while time.monotonic() - at < 8:
@@ -124,10 +127,7 @@ def test_a_reader_that_dribbles_is_given_up(egress):
 
 def test_a_request_waits_no_longer_than_others_are_idle(egress):
     process = egress(**{"limits.idle-timeout": 3})
-    with http2.Connection(process.at.clear) as connection:
-        connection.step()
-        connection.h2.update_settings({4: 0})
-        connection.flush()
+    with without_window(process.at.clear) as connection:
         streams = [connection.get("/large") for _ in range(7)]
         at = time.monotonic()
         while connection.streams[streams[-1]].status is None and time.monotonic() - at < 10:

@@ -133,11 +133,11 @@ def test_datagrams_toward_the_client(site, certificates, family, host, is_told):
             before = site.vitals.metrics()
             assert before[TOLD] + before[HOLE] == 1
             sender.size = 1190
-            await pulse_until(client, stream, sender, lambda: came(client, stream, 1190) >= 100, 20)
+            await pulse_until(client, stream, sender, lambda: came(client, stream, 1190) >= 100, 5)
             dropped = site.vitals.metrics()['twohop_dropped_total{reason="too_big"}']
             sender.size = 1400
             await pulse_until(client, stream, sender,
-                              lambda: site.vitals.metrics()['twohop_dropped_total{reason="too_big"}'] >= dropped + 10, 20)
+                              lambda: site.vitals.metrics()['twohop_dropped_total{reason="too_big"}'] >= dropped + 10, 5)
             assert client.terminated is None
 
     asyncio.run(run())

@@ -115,7 +115,7 @@ def test_without_descriptors(egress, tcp_echo):
         knocking = [Knocking(relay.at.clear) for _ in range(8)]
         for one in knocking:
             one.start()
-        assert relay.vitals.load(2) < 0.8, "those who come again and again cost too much"
+        assert relay.vitals.load(2) < 0.5, "those who come again and again cost too much"
         assert bystander.echo() < 1
         for one in knocking:
             one.stop()

@@ -463,7 +463,7 @@ def test_a_hundred_thousand_tiny_datagrams(egress, tcp_echo, udp_echo, payload):
         for _ in range(10):
             connection.send(one * 10000)
         series = 'twohop_datagrams_total{direction="to_target"}'
-        vitals.wait(lambda: relay.vitals.metrics()[series] == 100001, 20)
+        vitals.wait(lambda: relay.vitals.metrics()[series] == 100001, 10)
         assert watch.worst < 0.5, watch.worst
         got, _ = target.recvfrom(100)
         assert got == payload

@@ -1,7 +1,8 @@
 """An HTTP/1.1 target whose answers are written by the test, byte for byte."""
-import contextlib
 import socket
 import threading
+
+from harness.listener import Listener
 
 
 def answer(body=b"", *fields, status="200 OK"):
@@ -17,43 +18,23 @@ class Request:
                        (line.decode().partition(":") for line in head.split(b"\r\n")[1:])}
 
 
-class Server:
+class Server(Listener):
     """respond(request) gives the bytes to send; the connection ends behind an answer with "Connection: close" in its head, or when
-    respond gives a tuple (bytes, "close" or "reset"). connections: how many came; requests: all of them, in order. A context
-    manager."""
+    respond gives a tuple (bytes, "close" or "reset"); a reset waits for may_reset. requests: all that came, in order."""
 
-    def __init__(self, respond, host="127.0.0.1"):
-        self.respond, self.connections, self.requests = respond, 0, []
-        self._listener = socket.create_server((host, 0), backlog=128)
-        self.port = self._listener.getsockname()[1]
-        self.authority = f"{host}:{self.port}"
-        self._thread = threading.Thread(target=self._accept, daemon=True)
+    def __init__(self, respond):
+        super().__init__()
+        self.respond, self.requests, self.may_reset = respond, [], threading.Event()
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                connection = self._listener.accept()[0]
-                self.connections += 1
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
-        with connection, contextlib.suppress(OSError), connection.makefile("rb") as stream:
+    def serve(self, connection):
+        with connection.makefile("rb") as stream:
             while request := self._read(stream):
                 self.requests.append(request)
                 reply = self.respond(request)
                 reply, end = reply if isinstance(reply, tuple) else (reply, None)
                 connection.sendall(reply)
                 if end == "reset":
+                    assert self.may_reset.wait(10)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     stream.close()
                 if end or b"connection: close" in reply.split(b"\r\n\r\n")[0].lower():
