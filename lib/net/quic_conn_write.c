@@ -277,10 +277,11 @@ static ngtcp2_ssize write_bare(struct relay_quic_conn *conn, size_t size)
  * buffer. */
 static void probe_mtu(struct relay_quic_conn *conn)
 {
-    size_t probe = relay_quic_mtu_probe_size(&conn->mtu, conn->path->ops->mtu(conn->path));
+    uint64_t now = relay_loop_now(conn->loop);
+    size_t probe = relay_quic_mtu_probe_size(&conn->mtu, conn->path->ops->mtu(conn->path), now);
     size_t size = packet_size(conn);
     /* An expiry that is due may be ngtcp2's repetition of the probe: the timer comes first. */
-    if (probe == 0 || size == 0 || ngtcp2_conn_get_expiry(conn->qc) <= relay_loop_now(conn->loop))
+    if (probe == 0 || size == 0 || ngtcp2_conn_get_expiry(conn->qc) <= now)
         return;
     ngtcp2_ssize n = 1;
     for (int i = 0; i < PACKETS_PER_FLUSH && n > 0; i++)
@@ -290,8 +291,7 @@ static void probe_mtu(struct relay_quic_conn *conn)
         return;
     n = write_bare(conn, probe);
     if (n >= 0)
-        relay_quic_mtu_probed(&conn->mtu, (size_t)n, relay_loop_now(conn->loop),
-                              ngtcp2_conn_get_pto(conn->qc));
+        relay_quic_mtu_probed(&conn->mtu, (size_t)n, now, ngtcp2_conn_get_pto(conn->qc));
 }
 
 /* ---- the flush ---- */

@@ -8,11 +8,16 @@
  * as one does whose way back is narrow.
  *
  * The sizes: what paths of 1500, of 1400 and a little less carry, and what is left of those inside (32 bytes
- * less). The first one is in the middle; ngtcp2 goes on to the larger ones, or down to the smaller ones.
+ * less), the smallest first. Each is tried three times: twice at once, and once more after a pause, which grows with
+ * each size that was tried so long, to 600 s (RFC 8899 section 5.1.1, PMTU_RAISE_TIMER). A size that did not arrive
+ * then is over for ngtcp2, and so is every larger one; but one a little smaller is not, which is tried the same way,
+ * and so on. So what a path comes to carry later is found, less some bytes: above all in a connection whose path is
+ * inside another one that looks for its size at the same time. All are given up after some 40 minutes.
  *
  * A probe longer than the buffer stays pending in ngtcp2, so it leaves exactly when relay_quic_mtu_probe_size
  * gives it room; that a larger size is probed next says that the one before has arrived, a smaller one that it
- * has not. The last size has no follower: it has arrived when ngtcp2 did not repeat it after its time was up.
+ * has not. Where no larger one may come, a size has arrived when ngtcp2 did not repeat it after its time was up; after
+ * the third time, when it did not go on to a smaller one.
  *
  * Later the path may come to carry less without a word (a black hole: ngtcp2 does not look for one, nor does it
  * tell which packets are acknowledged). Its signs, when packets above the next lower size are sent: none of what
@@ -28,7 +33,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RELAY_QUIC_MTU_PROBES 5
+#define RELAY_QUIC_MTU_SIZES  5
+#define RELAY_QUIC_MTU_AGAIN  7 /* how often a little smaller */
+#define RELAY_QUIC_MTU_PROBES (RELAY_QUIC_MTU_SIZES * (1 + RELAY_QUIC_MTU_AGAIN))
 
 struct relay_quic_mtu {
     uint16_t probes[RELAY_QUIC_MTU_PROBES]; /* what ngtcp2 was given */
@@ -38,7 +45,10 @@ struct relay_quic_mtu {
     size_t next;    /* index of the probe that is pending or on its way; num_probes: no more */
     unsigned sent;  /* times it was sent */
     unsigned idle;  /* times ngtcp2 had no first probe: the peer's max_udp_payload_size forbids them all */
-    uint64_t decide_at;
+    uint64_t repeat_at; /* ns: from then on ngtcp2 repeats it as soon as it gets room */
+    uint64_t decide_at; /* ns: from then on silence says something */
+    uint64_t again_at;  /* ns: the third time */
+    uint64_t pause;     /* ns: how long that was waited for last */
     uint64_t look_at,
         look_wait;  /* ns: when to see whether the path takes the next size, and how long that was */
     size_t largest; /* packet sent since the last good sign */
@@ -70,17 +80,19 @@ static inline void relay_quic_mtu_sent(struct relay_quic_mtu *mtu, size_t len)
     if (len > mtu->largest)
         mtu->largest = len;
 }
+/* Not while the cap has fallen: first the former one is to come back. */
 static inline bool relay_quic_mtu_is_probing(const struct relay_quic_mtu *mtu)
 {
-    return mtu->next < mtu->num_probes;
+    return mtu->next < mtu->num_probes && mtu->former == 0;
 }
-/* The buffer for a probe: as large as the next size that may come. 0: the path takes no probe now. */
-size_t relay_quic_mtu_probe_size(const struct relay_quic_mtu *mtu, size_t path_mtu);
+/* The buffer for a probe: as large as the next size that may come. 0: no probe now: the path does not take it, or it
+ * waits for its time. */
+size_t relay_quic_mtu_probe_size(const struct relay_quic_mtu *mtu, size_t path_mtu, uint64_t now);
 /* What ngtcp2 wrote into that buffer when nothing else was pending (0: nothing, although the congestion
  * window had room). `pto` is the probe timeout now. */
 void relay_quic_mtu_probed(struct relay_quic_mtu *mtu, size_t written, uint64_t now, uint64_t pto);
 /* When the ascent has to go on although nothing else happens on the connection: the last probe is to be
- * judged, or a nested path, which does not tell when the hop below has found a larger size, is to be looked
+ * judged or repeated, or a nested path, which does not tell when the hop below has found a larger size, is to be looked
  * at again (with growing pauses, for a few seconds). UINT64_MAX: never. */
 uint64_t relay_quic_mtu_due(struct relay_quic_mtu *mtu, size_t path_mtu, uint64_t now);
 

@@ -15,9 +15,8 @@ static void make(struct relay_quic_mtu *mtu, bool is_ipv6)
     uint64_t now = RELAY_SECOND;
     relay_quic_mtu_init(mtu, is_ipv6, false, 1452);
     assert_int_equal(mtu->cap, is_ipv6 ? 1232 : 1250);
-    for (size_t i = 0; i < mtu->num_probes; i++)
-        if (mtu->probes[i] >= 1350)
-            relay_quic_mtu_probed(mtu, mtu->probes[i], now, PTO);
+    for (size_t i = 0; i < RELAY_QUIC_MTU_SIZES; i++)
+        relay_quic_mtu_probed(mtu, mtu->probes[i], now, PTO);
     relay_quic_mtu_probed(mtu, 0, now + 3 * PTO, PTO);
     assert_int_equal(mtu->cap, 1452);
     assert_false(relay_quic_mtu_is_probing(mtu));
@@ -170,8 +169,9 @@ static void walk(struct relay_quic_mtu *mtu, const struct step *steps, size_t co
     for (size_t i = 0; i < count; i++) {
         now += steps[i].written == 0 ? PTO : 0;
         relay_quic_mtu_probed(mtu, steps[i].written, now, PTO);
-        if (mtu->cap != steps[i].cap || relay_quic_mtu_probe_size(mtu, 1452) != steps[i].buffer)
-            fail_msg("step %zu: cap %zu, buffer %zu", i, mtu->cap, relay_quic_mtu_probe_size(mtu, 1452));
+        size_t buffer = relay_quic_mtu_probe_size(mtu, 1452, now);
+        if (mtu->cap != steps[i].cap || buffer != steps[i].buffer)
+            fail_msg("step %zu: cap %zu, buffer %zu", i, mtu->cap, buffer);
     }
 }
 #define WALK(mtu, ...)                                                                                       \
@@ -181,18 +181,20 @@ static void test_up_and_down(void **state)
 {
     struct relay_quic_mtu mtu;
     relay_quic_mtu_init(&mtu, false, false, 1452);
-    assert_int_equal(relay_quic_mtu_probe_size(&mtu, 1452), 1350);
-    WALK(&mtu, {1350, 1400, 1250}, {1400, 1452, 1350}, {1452, 1452, 1400}, {0, 1452, 1400}, {0, 0, 1452});
-    /* 1350 does not arrive, 1318 neither, 1285 does. */
+    assert_int_equal(relay_quic_mtu_probe_size(&mtu, 1452, 0), 1285);
+    WALK(&mtu, {1285, 1318, 1250}, {1318, 1350, 1285}, {1350, 1400, 1318}, {1400, 1452, 1350},
+         {1452, 1452, 1400}, {0, 1452, 1400}, {0, 0, 1452});
+    /* 1285 does not arrive, 1281 neither, 1277 does. */
     relay_quic_mtu_init(&mtu, true, false, 1452);
-    WALK(&mtu, {1350, 1400, 1232}, {1350, 1400, 1232}, {1350, 1400, 1232}, {0, 1400, 1232});
-    WALK(&mtu, {1318, 1318, 1232}, {1318, 1318, 1232}, {1318, 1318, 1232});
-    WALK(&mtu, {1285, 1285, 1232}, {0, 1285, 1232}, {0, 0, 1285});
-    /* 1400 does not. */
+    WALK(&mtu, {1285, 1318, 1232}, {1285, 1318, 1232}, {0, 0, 1232}, {1285, 1318, 1232}, {0, 1318, 1232});
+    WALK(&mtu, {1281, 1281, 1232}, {1281, 1281, 1232}, {1281, 1281, 1232});
+    WALK(&mtu, {1277, 1277, 1232}, {0, 1277, 1232}, {0, 0, 1277});
+    /* 1400 does not; 1396 does, the third time. */
     relay_quic_mtu_init(&mtu, false, false, 1452);
-    WALK(&mtu, {1350, 1400, 1250}, {1400, 1452, 1350}, {1400, 1452, 1350}, {1400, 1452, 1350});
-    WALK(&mtu, {0, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350},
-         {0, 1452, 1350}, {0, 1452, 1350}, {0, 0, 1350});
+    WALK(&mtu, {1285, 1318, 1250}, {1318, 1350, 1285}, {1350, 1400, 1318}, {1400, 1452, 1350},
+         {1400, 1452, 1350}, {1400, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350}, {0, 1452, 1350});
+    WALK(&mtu, {1396, 1396, 1350}, {1396, 1396, 1350}, {1396, 1396, 1350});
+    WALK(&mtu, {0, 1396, 1350}, {0, 1396, 1350}, {0, 1396, 1350}, {0, 1396, 1350}, {0, 0, 1396});
 }
 
 static void test_starts(void **state)
@@ -200,22 +202,154 @@ static void test_starts(void **state)
     struct relay_quic_mtu mtu;
     relay_quic_mtu_init(&mtu, true, true, 1500);
     assert_int_equal(mtu.cap, 1200);
-    WALK(&mtu, {1318, 1365, 1200}, {1365, 1417, 1318}, {1417, 1417, 1365}, {0, 1417, 1365}, {0, 0, 1417});
-    relay_quic_mtu_init(&mtu, false, false, 1330);
-    assert_int_equal(relay_quic_mtu_probe_size(&mtu, 1330), 1318);
+    WALK(&mtu, {1250, 1285, 1200}, {1285, 1318, 1250}, {1318, 1365, 1285}, {1365, 1417, 1318},
+         {1417, 1417, 1365}, {0, 1417, 1365}, {0, 0, 1417});
+    relay_quic_mtu_init(&mtu, false, false, 1300);
+    for (size_t i = 0; i < mtu.num_probes; i++)
+        assert_in_range(mtu.probes[i], 1251, 1300);
     relay_quic_mtu_begin_least(&mtu);
     assert_int_equal(mtu.cap, 1200);
     relay_quic_mtu_restart(&mtu);
     assert_int_equal(mtu.cap, 1200);
 }
 
+/* ---- ngtcp2's side (lib/ngtcp2_pmtud.c), and a path that changes ---- */
+
+struct path {
+    uint64_t until; /* ms; the last one stays */
+    size_t carries,
+        told; /* packets larger than the first vanish; the second is what the path says of itself */
+};
+
+struct prober {
+    const struct relay_quic_mtu *mtu;
+    size_t at, arrived, failed, limit, lost;
+    unsigned sent;
+    uint64_t expiry, answer_at;
+    size_t answer;
+};
+
+#define NEVER UINT64_MAX
+#define RTT   (50 * RELAY_MS)
+
+static void next_probe(struct prober *prober)
+{
+    prober->sent = 0;
+    prober->expiry = NEVER;
+    while (++prober->at < prober->mtu->num_probes) {
+        size_t size = prober->mtu->probes[prober->at];
+        if (size > prober->arrived && size <= prober->limit && size < prober->failed)
+            return;
+    }
+}
+
+static void pass_time(struct prober *prober, uint64_t now)
+{
+    if (prober->answer_at <= now) {
+        prober->answer_at = NEVER;
+        prober->arrived = prober->answer > prober->arrived ? prober->answer : prober->arrived;
+        if (prober->at < prober->mtu->num_probes && prober->mtu->probes[prober->at] <= prober->arrived)
+            next_probe(prober);
+    }
+    if (prober->expiry > now)
+        return;
+    prober->expiry = NEVER;
+    if (prober->sent == 3) {
+        prober->failed = prober->mtu->probes[prober->at];
+        next_probe(prober);
+    }
+}
+
+static size_t write_probe(struct prober *prober, size_t room, size_t carries, uint64_t now)
+{
+    size_t size = prober->at < prober->mtu->num_probes ? prober->mtu->probes[prober->at] : SIZE_MAX;
+    if (size > room || prober->expiry != NEVER)
+        return 0;
+    prober->expiry = now + (++prober->sent < 3 ? PTO : 3 * PTO);
+    prober->lost += size > carries;
+    if (size <= carries) {
+        prober->answer = size;
+        prober->answer_at = now + RTT;
+    }
+    return size;
+}
+
+/* The cap at the end. Nothing is ever sent that the path says it does not take. */
+static size_t travel(bool is_nested, size_t limit, const struct path *path, uint64_t seconds,
+                     struct prober *prober)
+{
+    struct relay_quic_mtu mtu;
+    relay_quic_mtu_init(&mtu, false, is_nested, 1452);
+    *prober = (struct prober){
+        .mtu = &mtu, .at = SIZE_MAX, .arrived = 1200, .failed = SIZE_MAX, .limit = limit, .answer_at = NEVER};
+    next_probe(prober);
+    for (uint64_t now = RELAY_SECOND; now < (seconds + 1) * RELAY_SECOND; now += 10 * RELAY_MS) {
+        if (now - RELAY_SECOND >= path->until * RELAY_MS)
+            path++;
+        pass_time(prober, now);
+        size_t room = relay_quic_mtu_probe_size(&mtu, path->told, now);
+        if (room == 0)
+            continue;
+        assert_true(room <= path->told);
+        relay_quic_mtu_probed(&mtu, write_probe(prober, room, path->carries, now), now, PTO);
+    }
+    prober->mtu = NULL;
+    return mtu.cap;
+}
+
+/* The path grows while, or after, a size was tried. What is found at last is what it carries, less a little. */
+static void test_what_grows_is_found(void **state)
+{
+    static const struct {
+        bool is_nested;
+        size_t limit;
+        struct path path[3];
+        uint64_t seconds;
+        size_t least, most;
+    } table[] = {
+        /* All of it is there at once. */
+        {false, 1452, {{NEVER, 1452, 1452}}, 2, 1452, 1452},
+        {true, 1452, {{NEVER, 1420, 1420}}, 2, 1417, 1417},
+        /* The egress of two hops: the ingress has not found its own size yet. */
+        {false, 1420, {{400, 1218, 1452}, {NEVER, 1420, 1452}}, 3, 1400, 1400},
+        {false, 1420, {{700, 1318, 1452}, {NEVER, 1420, 1452}}, 3, 1346, 1349},
+        {false, 1420, {{500, 1350, 1452}, {NEVER, 1420, 1452}}, 3, 1400, 1400},
+        {false, 1420, {{2000, 1350, 1452}, {NEVER, 1420, 1452}}, 10, 1392, 1399},
+        /* The client: hop 1 tells, and nothing is sent before. */
+        {true, 1452, {{60000, 1330, 1330}, {NEVER, 1420, 1420}}, 62, 1417, 1417},
+        {true, 1452, {{1000, 1270, 1270}, {300000, 1330, 1330}, {NEVER, 1420, 1420}}, 302, 1417, 1417},
+        /* Much later. */
+        {false, 1452, {{100000, 1390, 1452}, {NEVER, 1452, 1452}}, 250, 1384, 1399},
+        {false, 1452, {{1200000, 1390, 1452}, {NEVER, 1452, 1452}}, 1850, 1372, 1399},
+        /* Never. */
+        {false, 1452, {{NEVER, 1390, 1452}}, 10, 1350, 1350},
+        {false, 1452, {{NEVER, 1390, 1452}}, 30, 1388, 1388},
+        {false, 1452, {{NEVER, 1230, 1452}}, 4000, 1250, 1250},
+    };
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        struct prober prober;
+        size_t cap = travel(table[i].is_nested, table[i].limit, table[i].path, table[i].seconds, &prober);
+        if (cap < table[i].least || cap > table[i].most)
+            fail_msg("row %zu: %zu", i, cap);
+        if (table[i].is_nested)
+            assert_int_equal(prober.lost, 0);
+        /* Three packets a size, and seldom. */
+        assert_true(prober.lost <= 3 * (1 + RELAY_QUIC_MTU_AGAIN));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unanswered),   cmocka_unit_test(test_a_peer_that_waits_for_its_processor),
-        cmocka_unit_test(test_short_outage), cmocka_unit_test(test_only_small_ones_pass),
-        cmocka_unit_test(test_no_hole),      cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_up_and_down),  cmocka_unit_test(test_starts),
+        cmocka_unit_test(test_unanswered),
+        cmocka_unit_test(test_a_peer_that_waits_for_its_processor),
+        cmocka_unit_test(test_short_outage),
+        cmocka_unit_test(test_only_small_ones_pass),
+        cmocka_unit_test(test_no_hole),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_up_and_down),
+        cmocka_unit_test(test_starts),
+        cmocka_unit_test(test_what_grows_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
