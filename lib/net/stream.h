@@ -35,11 +35,20 @@ struct relay_stream_user {
     void (*on_close)(void *user, int error);
 };
 
+/* What a look at the peer of a paused TCP stream tells, without reading. */
+enum relay_stream_peer {
+    RELAY_PEER_THERE,    /* or it is not known: the other kinds of stream */
+    RELAY_PEER_SAID_ALL, /* its FIN came, and bytes before it are still to be read */
+    RELAY_PEER_ENDED,    /* its FIN came, and nothing is left to read */
+    RELAY_PEER_GONE      /* a reset came */
+};
+
 struct relay_stream_ops {
     void (*start)(struct relay_stream *stream);
     size_t (*room)(struct relay_stream *stream);
     bool (*send)(struct relay_stream *stream, const uint8_t *bytes, size_t len);
-    size_t (*unacknowledged)(struct relay_stream *stream); /* NULL: not known */
+    size_t (*unacknowledged)(struct relay_stream *stream);       /* NULL: not known */
+    enum relay_stream_peer (*look)(struct relay_stream *stream); /* NULL: not known */
     void (*fin)(struct relay_stream *stream);
     void (*pause)(struct relay_stream *stream);
     void (*resume)(struct relay_stream *stream);
@@ -109,6 +118,12 @@ static inline bool relay_stream_send(struct relay_stream *stream, const uint8_t 
 static inline size_t relay_stream_unacknowledged(struct relay_stream *stream)
 {
     return stream->ops->unacknowledged != NULL ? stream->ops->unacknowledged(stream) : 0;
+}
+
+/* Whether the peer of a paused stream still stands at the other end, as far as can be seen. System calls. */
+static inline enum relay_stream_peer relay_stream_look(struct relay_stream *stream)
+{
+    return stream->ops->look != NULL ? stream->ops->look(stream) : RELAY_PEER_THERE;
 }
 
 /* Half-close after what was sent: FIN (TLS: close_notify, then FIN). Reading goes on. */

@@ -14,6 +14,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -333,6 +334,20 @@ static size_t tcp_unacknowledged(struct relay_stream *stream)
     return pending(tcp) + (size_t)in_kernel;
 }
 
+static enum relay_stream_peer tcp_look(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    struct pollfd poll_fd = {.fd = tcp->fd, .events = POLLRDHUP};
+    int unread = 0;
+    if (tcp->fd == -1)
+        return RELAY_PEER_GONE;
+    if (poll(&poll_fd, 1, 0) <= 0)
+        return RELAY_PEER_THERE;
+    if (poll_fd.revents & (POLLERR | POLLHUP))
+        return RELAY_PEER_GONE;
+    return ioctl(tcp->fd, FIONREAD, &unread) == 0 && unread > 0 ? RELAY_PEER_SAID_ALL : RELAY_PEER_ENDED;
+}
+
 static void tcp_fin(struct relay_stream *stream)
 {
     struct tcp *tcp = (struct tcp *)stream;
@@ -405,6 +420,7 @@ static const struct relay_stream_ops tcp_ops = {
     .room = tcp_room,
     .send = tcp_send,
     .unacknowledged = tcp_unacknowledged,
+    .look = tcp_look,
     .fin = tcp_fin,
     .pause = tcp_pause,
     .resume = tcp_resume,

@@ -85,6 +85,35 @@ static void a_paused_stream_tells_nothing_until_resume(void **state)
     close(fds[1]);
 }
 
+static void expect_look(struct relay_stream *stream, enum relay_stream_peer wanted)
+{
+    for (int i = 0; i < 200 && relay_stream_look(stream) != wanted; i++)
+        run_for(5 * RELAY_MS);
+    assert_int_equal(relay_stream_look(stream), wanted);
+}
+
+static void a_look_at_the_peer_of_a_paused_stream(void **state)
+{
+    struct linger reset = {.l_onoff = 1};
+    for (int speaks = 0; speaks < 2; speaks++) {
+        int fds[2];
+        make_pair(fds);
+        struct peer client;
+        start_peer(&client, make_tcp(fds[0]));
+        relay_stream_pause(client.stream);
+        assert_int_equal(send(fds[1], "abc", (size_t)speaks * 3, 0), speaks * 3);
+        run_for(20 * RELAY_MS);
+        assert_int_equal(relay_stream_look(client.stream), RELAY_PEER_THERE);
+        shutdown(fds[1], SHUT_WR);
+        expect_look(client.stream, speaks ? RELAY_PEER_SAID_ALL : RELAY_PEER_ENDED);
+        setsockopt(fds[1], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        close(fds[1]);
+        expect_look(client.stream, RELAY_PEER_GONE);
+        assert_false(client.fin);
+        close_peer(&client);
+    }
+}
+
 static void a_stalled_reader_stops_the_writer(void **state)
 {
     int fds[2];
@@ -285,6 +314,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_reset_is_no_clean_end, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_paused_stream_tells_nothing_until_resume, set_up_loop,
                                         tear_down_loop),
+        cmocka_unit_test_setup_teardown(a_look_at_the_peer_of_a_paused_stream, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_stalled_reader_stops_the_writer, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(back_pressure_loses_nothing, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_released_stream_sends_what_it_holds, set_up_loop, tear_down_loop),
