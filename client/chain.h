@@ -5,7 +5,8 @@
  * When the last hop dies its tunnels are lost and told so; when it goes away with a GOAWAY they live on beside
  * the chain, on the hops that carry them. Nothing ever goes to a target past the chain.
  *
- * While it is not up, tunnels to be opened wait (at most RELAY_CHAIN_WAITING_MAX, for RELAY_OPENING_TIMEOUT);
+ * While it is not up, tunnels to be opened wait (at most RELAY_CHAIN_WAITING_MAX, for RELAY_OPENING_TIMEOUT; when
+ * there are so many, those whose application has gone make room);
  * an attempt that has failed, at every ingress where that can help, fails them with its reason. The next
  * attempt comes after a back-off, or with the first opening a second after the last one. After five failures
  * in a row an opening within that second fails at once.
@@ -42,6 +43,8 @@ struct relay_opening {
     /* The last hop has answered 2xx: attach to the tunnel before returning. */
     void (*on_open)(struct relay_opening *opening, struct relay_tunnel *tunnel);
     void (*on_failed)(struct relay_opening *opening, const struct relay_failure *failure);
+    /* Whether nobody wants it any more. Asked when the line is full; yes: on_failed comes. NULL: not known. */
+    bool (*is_deserted)(struct relay_opening *opening);
     /* private */
     struct relay_chain *chain; /* NULL: not in use */
     struct relay_opening *prev, *next;

@@ -21,7 +21,8 @@ static void on_join_end(void *user)
     forward->tcp.num_connections--;
 }
 
-static const struct relay_join_user join_cb = {.on_failed = on_join_failed, .on_end = on_join_end};
+static const struct relay_join_user join_cb = {
+    .may_end_early = true, .on_failed = on_join_failed, .on_end = on_join_end};
 
 static void on_accept(struct relay_front *front, int fd, const struct sockaddr_storage *peer)
 {

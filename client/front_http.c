@@ -69,7 +69,8 @@ static void on_handed_end(void *user)
     relay_front_connection_end(user);
 }
 
-static const struct relay_join_user join_cb = {on_join_open, on_join_failed, on_handed_end};
+static const struct relay_join_user join_cb = {
+    .on_open = on_join_open, .on_failed = on_join_failed, .on_end = on_handed_end};
 
 static void start_connect(struct relay_front_connection *connection, const struct relay_http1_head *head)
 {

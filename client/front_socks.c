@@ -61,7 +61,8 @@ static void on_join_end(void *user)
     relay_front_connection_end(user);
 }
 
-static const struct relay_join_user join_cb = {on_join_open, on_join_failed, on_join_end};
+static const struct relay_join_user join_cb = {
+    .on_open = on_join_open, .on_failed = on_join_failed, .on_end = on_join_end};
 
 /* ---- UDP ASSOCIATE ---- */
 

@@ -368,6 +368,13 @@ static void on_open(struct relay_opening *opening, struct relay_tunnel *tunnel)
     send_request(forward);
 }
 
+/* A FIN behind the request: nobody waits for the answer. */
+static bool is_deserted(struct relay_opening *opening)
+{
+    struct relay_http_forward *forward = (struct relay_http_forward *)opening;
+    return relay_stream_look(stream_of(forward)) != RELAY_PEER_THERE;
+}
+
 static void on_failed(struct relay_opening *opening, const struct relay_failure *failure)
 {
     refuse((struct relay_http_forward *)opening, failure);
@@ -407,6 +414,7 @@ int relay_http_forward_begin(struct relay_http_forward *forward, struct relay_fr
         return RELAY_ERR_NO_MEMORY;
     forward->opening.on_open = on_open;
     forward->opening.on_failed = on_failed;
+    forward->opening.is_deserted = is_deserted;
     forward->connection = connection;
     forward->cb = cb;
     set_request(forward, head);

@@ -81,6 +81,13 @@ static void on_open(struct relay_opening *opening, struct relay_tunnel *tunnel)
     relay_tunnel_abort(tunnel, RELAY_ERR_NO_MEMORY);
 }
 
+static bool is_deserted(struct relay_opening *opening)
+{
+    struct join *join = (struct join *)opening;
+    enum relay_stream_peer peer = relay_stream_look(join->stream);
+    return peer == RELAY_PEER_SAID_ALL ? !join->cb->may_end_early : peer != RELAY_PEER_THERE;
+}
+
 static void on_failed(struct relay_opening *opening, const struct relay_failure *failure)
 {
     struct join *join = (struct join *)opening;
@@ -97,6 +104,7 @@ int relay_join(struct relay_chain *chain, struct relay_stream *stream, const str
         return RELAY_ERR_NO_MEMORY;
     join->opening.on_open = on_open;
     join->opening.on_failed = on_failed;
+    join->opening.is_deserted = is_deserted;
     join->stream = stream;
     join->cb = cb;
     join->user = user;

@@ -10,6 +10,9 @@
 #define RELAY_JOIN_IDLE (7200 * RELAY_SECOND) /* nothing passes for so long: the egress has long given up */
 
 struct relay_join_user {
+    /* The application may send all it has to say, and its FIN, before it hears that the tunnel is open. Else a FIN
+     * until then says that it has gone. */
+    bool may_end_early;
     /* The tunnel is open: write to the stream what the application waits for. May be NULL. */
     void (*on_open)(void *user, struct relay_stream *stream);
     /* The stream is the user's again, paused: answer and end it. on_end follows. */

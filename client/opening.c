@@ -214,6 +214,23 @@ void relay_chain_serve(struct relay_chain *chain)
     }
 }
 
+/* The line is full. Those who have gone leave it at once. True: there is a place now. */
+static bool make_room(struct relay_chain *chain)
+{
+    static const struct relay_failure failure = {.error = RELAY_ERR_CANCELLED,
+                                                 .text = "the application has gone"};
+    struct relay_opening *next;
+    for (struct relay_opening *opening = chain->waiting; opening != NULL; opening = next) {
+        next = opening->next;
+        if (opening->is_deserted == NULL || relay_task_is_queued(&opening->task) ||
+            !opening->is_deserted(opening))
+            continue;
+        leave_line(chain, opening);
+        fail(opening, &failure);
+    }
+    return chain->num_waiting < RELAY_CHAIN_WAITING_MAX;
+}
+
 void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, bool is_udp,
                       const struct relay_host *host, uint16_t port)
 {
@@ -229,7 +246,7 @@ void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, 
     relay_task_init(&opening->task, RELAY_LEVEL_EVENT, on_task);
     relay_timer_set_after(chain->loop, &opening->deadline, RELAY_OPENING_TIMEOUT);
     chain->last_used = relay_loop_now(chain->loop);
-    bool is_full = chain->num_waiting >= RELAY_CHAIN_WAITING_MAX;
+    bool is_full = chain->num_waiting >= RELAY_CHAIN_WAITING_MAX && !make_room(chain);
     wait_in_line(chain, opening);
     if (chain->is_stopped) {
         failure = (struct relay_failure){.error = RELAY_ERR_SHUTDOWN, .text = "the client is shutting down"};

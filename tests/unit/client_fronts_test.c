@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <poll.h>
 #include <cmocka.h>
 
 #include "client/check.h"
@@ -24,6 +25,8 @@ static struct relay_client_config config;
 static struct relay_chain *chain;
 static struct relay_front http, socks;
 static struct relay_front_forward tcp_forward, udp_forward;
+static int egress_flags; /* of start_relay */
+static const char *egress_http = "auto";
 
 /* ---- what the application's process does: blocking, and any failure is an exit status ---- */
 
@@ -244,12 +247,13 @@ static void add_hop(const char *token)
     assert_int_equal(relay_hop_identity_set_token(&hop->identity, token, &expected), 0);
     memcpy(hop->identity.pin, certificate.pin, sizeof(hop->identity.pin));
     hop->identity.has_pin = true;
+    assert_int_equal(relay_hop_config_set_http(hop, egress_http, &expected), 0);
 }
 
 static int start_loop(void **state)
 {
     relay_log_set_level(RELAY_LOG_ERROR);
-    egress = start_relay(&certificate, TOKEN, 0);
+    egress = start_relay(&certificate, TOKEN, egress_flags);
     assert_int_equal(relay_loop_init(&loop, &metrics), 0);
     environment = (struct relay_hop_environment){.loop = &loop, .limits = RELAY_LIMITS_DEFAULT};
     environment.budget.limit = 64 * 1024 * 1024;
@@ -311,6 +315,21 @@ static int teardown(void **state)
     return 0;
 }
 
+/* Nothing comes back from hop 1. */
+static int setup_deaf(void **state)
+{
+    egress_flags = RELAY_DEAF_UDP;
+    egress_http = "3";
+    return setup(state);
+}
+
+static int teardown_deaf(void **state)
+{
+    egress_flags = 0;
+    egress_http = "auto";
+    return teardown(state);
+}
+
 static void test_http_connect(void **state)
 {
     run_application(http_connect);
@@ -339,6 +358,101 @@ static void test_socks_udp(void **state)
 static void test_forwards(void **state)
 {
     run_application(forwards);
+}
+
+/* ---- the line, while no hop answers ---- */
+
+#define PLACES RELAY_CHAIN_WAITING_MAX
+
+enum application {
+    HTTP_CONNECT,
+    HTTP_GET,
+    SOCKS_CONNECT,
+    FORWARD_SILENT, /* what it wants is the server's greeting */
+    FORWARD_SAID_ALL
+};
+
+static int come(enum application application)
+{
+    static const char connect[] = "CONNECT target.example:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+                      get[] = "GET http://target.example/ HTTP/1.1\r\nHost: target.example\r\n\r\n",
+                      socks5[] = "\5\1\0\5\1\0\3\1x\0\x50";
+    switch (application) {
+    case HTTP_CONNECT:
+    case HTTP_GET: {
+        int fd = dial(SOCK_STREAM, &http.address);
+        put(fd, application == HTTP_GET ? get : connect,
+            application == HTTP_GET ? sizeof(get) - 1 : sizeof(connect) - 1);
+        return fd;
+    }
+    case SOCKS_CONNECT: {
+        int fd = dial(SOCK_STREAM, &socks.address);
+        put(fd, socks5, sizeof(socks5) - 1);
+        return fd;
+    }
+    case FORWARD_SILENT:
+        return dial(SOCK_STREAM, &tcp_forward.address);
+    case FORWARD_SAID_ALL: {
+        int fd = dial(SOCK_STREAM, &tcp_forward.address);
+        put(fd, "all", 3);
+        shutdown(fd, SHUT_WR);
+        return fd;
+    }
+    }
+    return -1;
+}
+
+static void come_all(int *fds, const enum application *who, size_t num_who)
+{
+    char method[2];
+    for (size_t i = 0; i < PLACES; i++) {
+        fds[i] = come(who[i % num_who]);
+        if (i % 16 == 15)
+            run_until(&loop, NULL, 5);
+    }
+    run_until(&loop, NULL, 50);
+    for (size_t i = 0; i < PLACES; i++)
+        if (who[i % num_who] == SOCKS_CONNECT)
+            assert_int_equal(recv(fds[i], method, 2, MSG_DONTWAIT), 2);
+}
+
+static size_t connections(void)
+{
+    return http.num_connections + socks.num_connections + tcp_forward.tcp.num_connections;
+}
+
+/* It has heard nothing: neither an answer nor an end. */
+static bool is_waiting(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    return poll(&poll_fd, 1, 0) == 0;
+}
+
+static void test_who_has_gone_makes_room(void **state)
+{
+    static const enum application leaving[] = {HTTP_CONNECT, HTTP_GET, SOCKS_CONNECT, FORWARD_SILENT},
+                                  staying[] = {HTTP_CONNECT, HTTP_GET, SOCKS_CONNECT, FORWARD_SILENT,
+                                               FORWARD_SAID_ALL};
+    int fds[PLACES];
+    char text[1024];
+    come_all(fds, leaving, 4);
+    assert_int_equal(connections(), PLACES);
+    for (size_t i = 0; i < PLACES; i++)
+        close(fds[i]);
+    run_until(&loop, NULL, 50);
+    come_all(fds, staying, 5);
+    assert_int_equal(connections(), PLACES);
+    int late = come(HTTP_CONNECT);
+    for (int i = 0; i < 200 && is_waiting(late); i++)
+        run_until(&loop, NULL, 10);
+    read_all(late, text, sizeof(text));
+    assert_non_null(strstr(text, "too many connections wait for the chain"));
+    close(late);
+    for (size_t i = 0; i < PLACES; i++)
+        assert_true(is_waiting(fds[i]));
+    assert_int_equal(connections(), PLACES);
+    for (size_t i = 0; i < PLACES; i++)
+        close(fds[i]);
 }
 
 /* ---- check ---- */
@@ -401,14 +515,17 @@ static int stop_targets(void **state)
 }
 
 #define FRONT(name)  cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define DEAF(name)   cmocka_unit_test_setup_teardown(name, setup_deaf, teardown_deaf)
 #define CHECKS(name) cmocka_unit_test_setup_teardown(name, start_loop, stop_loop)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FRONT(test_http_connect),  FRONT(test_http_get),         FRONT(test_http_failures),
-        FRONT(test_socks_connect), FRONT(test_socks_udp),        FRONT(test_forwards),
-        CHECKS(test_check_good),   CHECKS(test_check_bad_token), CHECKS(test_check_dead_relay),
+        FRONT(test_http_connect),      FRONT(test_http_get),
+        FRONT(test_http_failures),     FRONT(test_socks_connect),
+        FRONT(test_socks_udp),         FRONT(test_forwards),
+        CHECKS(test_check_good),       CHECKS(test_check_bad_token),
+        CHECKS(test_check_dead_relay), DEAF(test_who_has_gone_makes_room),
     };
     return cmocka_run_group_tests(tests, start_targets, stop_targets);
 }
