@@ -15,7 +15,7 @@
 #include "lib/net/tls_context.h"
 #include "lib/wire/error.h"
 
-#define HTTP2_FIRST (600 * RELAY_SECOND) /* after HTTP/3 did not work */
+#define HTTP2_FIRST (600 * RELAY_SECOND) /* after HTTP/3 was blocked */
 
 #define HOP_OF(member, pointer) ((struct relay_hop *)((char *)(pointer)-offsetof(struct relay_hop, member)))
 
@@ -382,6 +382,23 @@ struct relay_hop *relay_hop_new(const struct relay_hop_params *params, const str
 
 /* ---- what attempts tell ---- */
 
+static bool is_silence(int error)
+{
+    return error == RELAY_ERR_REFUSED || error == RELAY_ERR_UNREACHABLE || error == RELAY_ERR_TIMEOUT;
+}
+
+/* Whether the network has let nothing of HTTP/3 through, which the next connection need not find out again. What did
+ * come is no reason to go without HTTP/3 for long: before the handshake is complete anybody who sees it can write
+ * such packets (Version Negotiation, a Retry, the end of the connection). */
+static bool is_http3_blocked(const struct relay_hop *hop)
+{
+    const struct relay_attempt *attempts = &hop->attempts[RELAY_ATTEMPT_HTTP3];
+    for (size_t i = 0; i < hop->num_http3; i++)
+        if (attempts[i].is_heard || (attempts[i].failed && !is_silence(attempts[i].error)))
+            return false;
+    return hop->num_http3 > 0;
+}
+
 void relay_hop_attempt_ready(struct relay_attempt *attempt)
 {
     struct relay_hop *hop = attempt->hop;
@@ -396,7 +413,7 @@ void relay_hop_attempt_ready(struct relay_attempt *attempt)
     for (int i = 0; i < RELAY_ATTEMPTS; i++)
         if (&hop->attempts[i] != attempt)
             relay_attempt_stop(&hop->attempts[i]);
-    if (!attempt->is_http3 && hop->params.carrier == NULL && hop->num_http3 > 0)
+    if (!attempt->is_http3 && hop->params.carrier == NULL && is_http3_blocked(hop))
         relay_hop_memory_add(&hop->params.environment->memory, &hop->local, &hop->addresses[0],
                              relay_loop_now(hop->loop) + HTTP2_FIRST);
     hop->ready_due = true;

@@ -133,6 +133,7 @@ void relay_attempt_start_http3(struct relay_attempt *attempt, const struct relay
         .budget = &hop->params.environment->budget,
         .level = level_of(hop),
         .keep_alive = hop->params.is_last ? KEEP_ALIVE : 0,
+        .is_heard = &attempt->is_heard,
     };
     attempt->is_http3 = attempt->started = true;
     if (carrier != NULL) {

@@ -17,6 +17,7 @@ struct relay_attempt {
     struct relay_hop *hop;
     bool is_http3;
     bool started, failed, stopped;
+    bool is_heard;                 /* HTTP/3: packets have come, which anybody on the way may have written */
     struct relay_tcp_dial *dial;   /* HTTP/2, hop 1: while connecting */
     struct relay_stream *stream;   /* HTTP/2: TLS, until the session takes it */
     struct relay_session *session; /* until its on_close */

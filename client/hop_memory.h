@@ -1,4 +1,4 @@
-/* Where HTTP/3 did not work lately, so that HTTP/2 goes first there. One entry for each pair of our own
+/* Where HTTP/3 was blocked lately, so that HTTP/2 goes first there. One entry for each pair of our own
  * address (which stands for the network we are in) and the relay's; the oldest goes when there are too many.
  */
 #ifndef RELAY_CLIENT_HOP_MEMORY_H

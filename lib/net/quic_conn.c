@@ -187,6 +187,8 @@ void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *l
     if (conn->state != RELAY_QUIC_OPEN || conn->inside > 0)
         return;
     uint64_t now = relay_loop_now(conn->loop);
+    if (conn->is_heard != NULL)
+        *conn->is_heard = true;
     conn->inside++;
     int code = ngtcp2_conn_read_pkt(conn->qc, &path, &info, packet, len, now);
     conn->inside--;
@@ -352,6 +354,7 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     conn->is_nested = config->is_nested;
     conn->keep_alive = config->keep_alive;
     conn->keeps_alive = config->keep_alive != 0;
+    conn->is_heard = config->is_heard;
     fill_settings(conn, &settings, config->limits);
     fill_params(&params, config->limits, false);
     if (config->initial_rtt != 0)

@@ -88,6 +88,9 @@ struct relay_quic_client_config {
     bool is_nested;      /* over a tunnel: begins with packets of 1200 bytes, PMTUD sizes of nested paths */
     uint64_t keep_alive; /* ns; 0: none */
     struct relay_quic_memory *memory; /* of this server; NULL: none */
+    /* Set with the first packet that comes, whatever it says and whoever wrote it; outlives the connection. NULL:
+     * nobody asks. */
+    bool *is_heard;
 };
 struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay_packet_path *path,
                                            const struct relay_quic_client_config *config,

@@ -59,6 +59,7 @@ struct relay_quic_conn {
     bool datagrams_first; /* whose turn it is at the next flush */
     bool keeps_alive;
     bool restart_mtu;
+    bool *is_heard;      /* a client's, or NULL */
     uint64_t keep_alive; /* ns, of the client's configuration; 0: half of the negotiated idle timeout */
     uint64_t app_error;  /* a user's callback wants the connection closed with it; 0: no */
     ngtcp2_ccerr ccerr;

@@ -274,6 +274,18 @@ static void test_silent_udp_falls_back(void **state)
     assert_true(relay_hop_memory_has(&environment.memory, &loopback, &loopback, relay_loop_now(&loop)));
 }
 
+/* Anybody who sees the handshake can write a Version Negotiation: HTTP/2 is there at once, and HTTP/3 is tried again. */
+static void test_a_forged_version_is_not_remembered(void **state)
+{
+    static const struct relay_address loopback = {4, {127, 0, 0, 1}};
+    egress = start_relay(&certificate, EGRESS_TOKEN, RELAY_LIED_TO_UDP);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    both_ways();
+    assert_int_equal(version_of(1), RELAY_HTTP_2);
+    assert_false(relay_hop_memory_has(&environment.memory, &loopback, &loopback, relay_loop_now(&loop)));
+}
+
 static void two_hops(int ingress_flags, const char *http1, const char *http2)
 {
     ingress_a = start_relay(&certificate, INGRESS_TOKEN, ingress_flags);
@@ -632,6 +644,7 @@ int main(void)
         TEST(test_one_hop_http2),
         TEST(test_refused_udp_falls_back_and_is_remembered),
         TEST(test_silent_udp_falls_back),
+        TEST(test_a_forged_version_is_not_remembered),
         TEST(test_goaway_http3),
         TEST(test_goaway_http2),
         TEST(test_ingress_drains),

@@ -29,7 +29,8 @@
 #include "lib/wire/uri_template.h"
 #include "tests/unit/quic_harness.h"
 
-/* Deaf: the port is open and nobody reads it, like behind a firewall that drops. */
+/* Deaf: the port is open and nobody reads it, like behind a firewall that drops. Lied to: somebody on the way answers
+ * what comes for it. */
 /* Draining: it refuses every tunnel as server/ does after SIGTERM. Restarting: the first one so, with a GOAWAY; then it
  * is its own successor. */
 enum {
@@ -37,7 +38,8 @@ enum {
     RELAY_WITHOUT_TCP = 2,
     RELAY_DEAF_UDP = 4,
     RELAY_DRAINING = 8,
-    RELAY_RESTARTING = 16
+    RELAY_RESTARTING = 16,
+    RELAY_LIED_TO_UDP = 32
 };
 
 #define CHILD_SESSIONS 64
@@ -285,6 +287,42 @@ static void child_on_accept(void *user, int fd, const struct sockaddr_storage *p
     relay_stream_start(*stream, &child_tls_cb, stream);
 }
 
+/* Version Negotiation (RFC 9000 section 17.2.1): no version that anybody speaks. */
+static void child_on_lie(void *user, int events)
+{
+    int fd = (int)(intptr_t)user;
+    uint8_t in[2048], out[64] = {0x80 | 0x40};
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof(peer);
+    ssize_t len = recvfrom(fd, in, sizeof(in), MSG_DONTWAIT, (struct sockaddr *)&peer, &size);
+    (void)events;
+    if (len < 7 || in[5] > 20 || len < 7 + in[5] || in[6 + in[5]] > 20 || len < 7 + in[5] + in[6 + in[5]])
+        return;
+    size_t dcid = in[5], scid = in[6 + dcid], at = 5;
+    out[at++] = (uint8_t)scid;
+    memcpy(out + at, in + 7 + dcid, scid);
+    at += scid;
+    out[at++] = (uint8_t)dcid;
+    memcpy(out + at, in + 6, dcid);
+    at += dcid;
+    memcpy(out + at, "\xfa\xce\xb0\x0c", 4);
+    (void)sendto(fd, out, at + 4, 0, (struct sockaddr *)&peer, size);
+}
+
+static void child_listen_udp(struct relay_quic_endpoint *endpoint, int flags, int fd)
+{
+    if (flags & RELAY_WITHOUT_UDP) {
+        close(fd);
+    } else if (flags & RELAY_LIED_TO_UDP) {
+        struct relay_io *io = relay_io_new(&child_relay.loop, fd, child_on_lie, (void *)(intptr_t)fd);
+        if (io == NULL)
+            abort();
+        relay_io_arm(io, RELAY_IO_READ);
+    } else if (!(flags & RELAY_DEAF_UDP) && relay_quic_endpoint_add_socket(endpoint, fd) != 0) {
+        abort();
+    }
+}
+
 static void child_listen(const struct certificate *certificate, int flags, struct sockaddr_storage *address)
 {
     char reason[RELAY_QUIC_ERROR_SIZE];
@@ -314,10 +352,7 @@ static void child_listen(const struct certificate *certificate, int flags, struc
             close(tcp);
         }
     }
-    if (flags & RELAY_WITHOUT_UDP)
-        close(udp);
-    else if (!(flags & RELAY_DEAF_UDP) && relay_quic_endpoint_add_socket(endpoint, udp) != 0)
-        abort();
+    child_listen_udp(endpoint, flags, udp);
     if (flags & RELAY_WITHOUT_TCP)
         close(tcp);
     else if (relay_acceptor_new(&child_relay.loop, tcp, child_on_accept, NULL) == NULL)
