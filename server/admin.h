@@ -1,5 +1,6 @@
 /* The admin listener: /metrics (Prometheus text), /status.json, /healthz, on loopback or a unix socket only.
- * It runs on the main thread's loop and reads the workers' shards; it never touches a worker. */
+ * It runs on the main thread's loop and reads the workers' shards; it never touches a worker. When the tunnels have used
+ * up all descriptors it is served out of the reserve (lib/net/reserve.h). */
 #ifndef RELAY_SERVER_ADMIN_H
 #define RELAY_SERVER_ADMIN_H
 

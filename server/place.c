@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "lib/net/reserve.h"
 #include "lib/wire/error.h"
 
 /* Over all workers. */
@@ -15,6 +16,8 @@ void relay_places_set_max(unsigned long descriptors)
 
 static int take(struct relay_places *places)
 {
+    if (relay_reserve_is_reached())
+        return RELAY_ERR_NO_DESCRIPTORS;
     if (__atomic_add_fetch(&num_taken, 1, __ATOMIC_RELAXED) > max_taken) {
         __atomic_sub_fetch(&num_taken, 1, __ATOMIC_RELAXED);
         return RELAY_ERR_LIMIT;

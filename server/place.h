@@ -46,7 +46,8 @@ void relay_places_dispose(struct relay_places *places);
 
 void relay_place_init(struct relay_place *place, void (*turn)(struct relay_place *place, int error));
 /* `turn` is called once, from in here or later from a task or timer. RELAY_OK: it has a place, which is to be left;
- * RELAY_ERR_LIMIT: there are too many, here or over all; RELAY_ERR_TIMEOUT: it has waited for `timeout` ns. */
+ * RELAY_ERR_LIMIT: there are too many, here or over all; RELAY_ERR_NO_DESCRIPTORS: there is none for a file
+ * (lib/net/reserve.h); RELAY_ERR_TIMEOUT: it has waited for `timeout` ns. */
 void relay_place_ask(struct relay_places *places, struct relay_place *place, size_t head_len,
                      uint64_t timeout);
 /* It goes away, waiting or not: no turn comes. */

@@ -226,7 +226,10 @@ static void on_turn(struct relay_place *place, int error)
         h2o_process_request(&self->req);
         return;
     }
-    relay_count(self->tunnel->loop->metrics->limit_responses, 1);
+    if (error == RELAY_ERR_NO_DESCRIPTORS)
+        relay_count(self->tunnel->loop->metrics->limit_descriptors, 1);
+    else
+        relay_count(self->tunnel->loop->metrics->limit_responses, 1);
     h2o_add_header_by_str(&self->req.pool, &self->req.res.headers, H2O_STRLIT("retry-after"), 0, NULL,
                           H2O_STRLIT("5"));
     h2o_send_error_generic(&self->req, 503, "Service Unavailable", "too many requests at once\n",

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "lib/net/log_file.h"
+#include "lib/net/reserve.h"
 #include "lib/wire/error.h"
 #include "modules/failure_limit.h"
 #include "modules/token_account.h"
@@ -228,6 +229,7 @@ static int start(const struct relay_config *config, char *why, size_t size)
 {
     unsigned long descriptors = relay_process_raise_descriptors();
     int error = open_log(config, why, size);
+    relay_reserve_set(descriptors);
     relay_places_set_max(descriptors);
     if (descriptors < DESCRIPTORS_LOW)
         relay_log(RELAY_LOG_WARNING, "few_descriptors", "s:I, s:s", "limit", (json_int_t)descriptors,

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/net/reserve.h"
 #include "lib/wire/error.h"
 
 /* A socket of c-ares. */
@@ -85,6 +86,12 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
     relay_io_arm(watch->io, watch->events);
 }
 
+/* c-ares closes it then, as one that it could not open. */
+static int on_socket(ares_socket_t fd, int type, void *arg)
+{
+    return relay_reserve_has(fd) ? -1 : 0;
+}
+
 /* The library's own counter of initialisations is not safe between threads. */
 static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -121,6 +128,7 @@ static bool begin_channel(struct relay_resolver_channel *channel, const char *se
     if (ares_init_options(&channel->ares, &options, mask) != ARES_SUCCESS)
         return false;
     channel->has_ares = true;
+    ares_set_socket_callback(channel->ares, on_socket, NULL);
     return servers == NULL || ares_set_servers_ports_csv(channel->ares, servers) == ARES_SUCCESS;
 }
 

@@ -9,6 +9,7 @@
 
 #include "lib/net/address_order.h"
 #include "lib/net/metrics.h"
+#include "lib/net/reserve.h"
 #include "lib/wire/error.h"
 
 struct attempt {
@@ -119,7 +120,7 @@ static int begin_attempt(struct attempt *attempt)
     socklen_t len = relay_address_to_sockaddr(&attempt->address, dial->port, &target);
     if (len == 0)
         return RELAY_ERR_UNREACHABLE;
-    attempt->fd = socket(target.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    attempt->fd = relay_reserve_socket(target.ss_family, SOCK_STREAM);
     if (attempt->fd < 0)
         return errno == EAFNOSUPPORT ? RELAY_ERR_UNREACHABLE : error_of_errno(errno);
     dial->open++;

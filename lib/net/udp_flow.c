@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/net/metrics.h"
+#include "lib/net/reserve.h"
 #include "lib/net/udp_queue.h"
 #include "lib/wire/error.h"
 
@@ -337,7 +338,7 @@ static void set_options(struct relay_udp_flow *flow)
 static int open_socket(struct relay_udp_flow *flow, const struct sockaddr *target)
 {
     flow->family = target->sa_family;
-    flow->fd = socket(flow->family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    flow->fd = relay_reserve_socket(flow->family, SOCK_DGRAM);
     if (flow->fd < 0)
         return errno == EMFILE || errno == ENFILE    ? RELAY_ERR_NO_DESCRIPTORS
                : errno == ENOBUFS || errno == ENOMEM ? RELAY_ERR_NO_MEMORY

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 
-from harness import configs, http1, http2, http3, pki, process, rebinding, vitals
+from harness import configs, dns, http1, http2, http3, pki, process, rebinding, vitals
 
 pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
 
@@ -160,6 +160,33 @@ def test_one_connection_takes_all_descriptors(egress, tcp_echo):
         time.sleep(0.5)
         again = connection.connect(tcp_echo.authority, AUTH)
         assert connection.response(again)[0] == 200
+
+
+@pytest.mark.parametrize("is_udp", [False, True], ids=["tcp", "udp"])
+def test_the_operator_is_served_without_descriptors(egress, tcp_echo, udp_echo, is_udp):
+    """The last 16 are not for tunnels, what they ask of DNS and files: when all others are taken the operator has them."""
+    with dns.Server({}) as server, contextlib.ExitStack() as stack:
+        relay = egress(["prlimit", "--nofile=256:256"], **{"resolver.servers": [server.address]})
+        readers = [stack.enter_context(http1.Connection(relay.at.clear)) for _ in range(30)]
+        assert {reader.request("HEAD", "/large")[0] for reader in readers} == {200}
+        with http2.Connection(relay.at.clear) as crowd:
+            streams = [crowd.connect_udp(udp_path(udp_echo), AUTH) if is_udp else crowd.connect(tcp_echo.authority, AUTH)
+                       for _ in range(400)]
+            assert {crowd.response(stream)[0] for stream in streams} == {200, 503}
+            assert relay.vitals.descriptors() == 256 - 16
+            for reader in readers[1:]:
+                status, fields = reader.request("GET", "/large")
+                assert status == 503 and int(fields["retry-after"]) > 0
+            assert readers[0].connect("name.example:443", AUTH_LINE)[0] == 502 and not server.asked
+            assert relay.vitals.descriptors() == 256 - 16
+            for _ in range(8):  # whom the operator's own machine watches
+                stack.enter_context(http1.Connection(relay.at.admin)).send("GET /metrics HTTP/1.1\r\n")
+            assert relay.admin_get("/healthz") == (200, "ok\n")
+            assert relay.vitals.metrics()['twohop_limited_total{limit="descriptors"}'] >= 29 + 100
+            reload(relay)
+        vitals.wait(lambda: relay.vitals.descriptors() < 100, 3, "the end of the crowd")
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
 
 
 # ---- SIGHUP (T78, T87) ----
