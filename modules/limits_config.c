@@ -39,7 +39,9 @@ const struct relay_directive relay_limits_directives[] = {
      .min = 1,
      .max = 1000000,
      .default_text = "100",
-     .help = "Open connections per worker from one IPv4 address or IPv6 /64; sources in peers: are exempt."},
+     .help =
+         "Open connections from one IPv4 address or IPv6 /64, on all workers together; sources in peers: are "
+         "exempt."},
     {.name = "limits.streams",
      RELAY_DIRECTIVE_U32_AT(limits.max_streams),
      .min = 1,

@@ -35,6 +35,7 @@ struct server {
     unsigned num_workers, num_joined;
     struct relay_token_accounts *token_accounts; /* lent to the workers, as auth_failures */
     struct relay_failure_limit *auth_failures;
+    struct relay_source_limit sources; /* lent as well */
     struct relay_listeners *listeners;
     struct relay_admin *admin;
     struct relay_admin_source source;
@@ -187,6 +188,7 @@ static int init_workers(const struct relay_config *config)
     server.source.shards = calloc(server.num_workers + 1, sizeof(*server.source.shards));
     server.token_accounts = relay_token_accounts_new(server.num_workers);
     server.auth_failures = relay_failure_limit_new();
+    relay_source_limit_init(&server.sources);
     if (server.workers == NULL || server.source.shards == NULL || server.token_accounts == NULL ||
         server.auth_failures == NULL)
         return RELAY_ERR_NO_MEMORY;
@@ -197,6 +199,7 @@ static int init_workers(const struct relay_config *config)
             return error;
         server.workers[i].env.token_accounts = server.token_accounts;
         server.workers[i].env.auth_failures = server.auth_failures;
+        server.workers[i].sources = &server.sources;
         server.source.shards[i] = &server.workers[i].metrics;
     }
     server.source.shards[server.num_workers] = &server.metrics;

@@ -8,7 +8,7 @@
 
 void relay_source_limit_init(struct relay_source_limit *limit)
 {
-    *limit = (struct relay_source_limit){0};
+    *limit = (struct relay_source_limit){.lock = PTHREAD_MUTEX_INITIALIZER};
     if (getrandom(&limit->seed, sizeof(limit->seed), 0) != sizeof(limit->seed))
         limit->seed = (uint64_t)(uintptr_t)limit;
 }
@@ -16,6 +16,7 @@ void relay_source_limit_init(struct relay_source_limit *limit)
 void relay_source_limit_dispose(struct relay_source_limit *limit)
 {
     free(limit->table);
+    pthread_mutex_destroy(&limit->lock);
     *limit = (struct relay_source_limit){0};
 }
 
@@ -54,21 +55,29 @@ static bool grow(struct relay_source_limit *limit)
     return true;
 }
 
-bool relay_source_limit_take(struct relay_source_limit *limit, const struct relay_address *source,
-                             uint32_t max)
+static bool take(struct relay_source_limit *limit, const struct relay_prefix *prefix, uint32_t max)
 {
-    struct relay_prefix prefix = key_of(source);
     if (limit->used * 2 >= limit->size && !grow(limit))
         return false;
-    struct relay_source_count *entry = find(limit, &prefix);
+    struct relay_source_count *entry = find(limit, prefix);
     if (entry->count >= max)
         return false;
     if (entry->count == 0) {
-        entry->prefix = prefix;
+        entry->prefix = *prefix;
         limit->used++;
     }
     entry->count++;
     return true;
+}
+
+bool relay_source_limit_take(struct relay_source_limit *limit, const struct relay_address *source,
+                             uint32_t max)
+{
+    struct relay_prefix prefix = key_of(source);
+    pthread_mutex_lock(&limit->lock);
+    bool is_taken = take(limit, &prefix, max);
+    pthread_mutex_unlock(&limit->lock);
+    return is_taken;
 }
 
 /* Open addressing without tombstones: what stands behind the hole and may move into it, does. */
@@ -90,10 +99,11 @@ static void remove_at(struct relay_source_limit *limit, size_t hole)
 void relay_source_limit_release(struct relay_source_limit *limit, const struct relay_address *source)
 {
     struct relay_prefix prefix = key_of(source);
-    if (limit->size == 0)
-        return;
+    pthread_mutex_lock(&limit->lock);
+    assert(limit->size > 0);
     struct relay_source_count *entry = find(limit, &prefix);
     assert(entry->count > 0);
     if (--entry->count == 0)
         remove_at(limit, (size_t)(entry - limit->table));
+    pthread_mutex_unlock(&limit->lock);
 }

@@ -1,8 +1,11 @@
-/* How many connections each source (an IPv4 address or an IPv6 /64) has open on this worker. A hash table of
- * exactly the sources that have some: it is as large as the connections are many. */
+/* How many connections each source (an IPv4 address or an IPv6 /64) has open. A hash table of exactly the sources that
+ * have some: it is as large as the connections are many.
+ *
+ * One for all workers; any thread may take and release: once per connection each, under a lock. */
 #ifndef RELAY_SERVER_SOURCE_LIMIT_H
 #define RELAY_SERVER_SOURCE_LIMIT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,6 +18,7 @@ struct relay_source_count {
 };
 
 struct relay_source_limit {
+    pthread_mutex_t lock;             /* the table */
     struct relay_source_count *table; /* open addressing, a power of two */
     size_t size, used;
     uint64_t seed;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "lib/net/http3.h"
+#include "lib/net/limit_log.h"
 #include "lib/net/log.h"
 #include "lib/net/quic_endpoint.h"
 #include "lib/wire/error.h"
@@ -68,23 +69,24 @@ bool relay_worker_take_source(struct relay_worker *self, const struct sockaddr_s
     uint32_t max = relay_prefix_set_contains(&snapshot->peers, &source)
                        ? UINT32_MAX
                        : snapshot->caps.connections_per_source;
-    bool is_taken = relay_source_limit_take(&self->sources, &source, max);
-    if (is_taken && self->num_taken >= snapshot->caps.connections && !relay_listener_drop_oldest(self)) {
-        relay_source_limit_release(&self->sources, &source);
-        is_taken = false;
+    if (!relay_source_limit_take(self->sources, &source, max)) {
+        relay_limit_log(&self->loop, RELAY_LIMIT_SOURCE);
+        return false;
     }
-    if (is_taken)
-        self->num_taken++;
-    else
-        relay_count(self->metrics.limit_connections, 1);
-    return is_taken;
+    if (self->num_taken >= snapshot->caps.connections && !relay_listener_drop_oldest(self)) {
+        relay_source_limit_release(self->sources, &source);
+        relay_limit_log(&self->loop, RELAY_LIMIT_CONNECTIONS);
+        return false;
+    }
+    self->num_taken++;
+    return true;
 }
 
 void relay_worker_release_source(struct relay_worker *self, const struct sockaddr_storage *peer)
 {
     struct relay_address source;
     relay_address_from_sockaddr(&source, NULL, peer);
-    relay_source_limit_release(&self->sources, &source);
+    relay_source_limit_release(self->sources, &source);
     self->num_taken--;
 }
 
@@ -241,7 +243,6 @@ int relay_worker_init(struct relay_worker *self, unsigned index, h2o_globalconf_
     self->env.metrics = &self->metrics;
     self->env.budget = &self->budget;
     self->env.snapshot = relay_snapshot_ref(snapshot);
-    relay_source_limit_init(&self->sources);
     relay_timer_init(&self->drain_timer, on_drain_over);
     relay_timer_init(&self->clock, on_tick);
     relay_timer_set_after(&self->loop, &self->clock, CLOCK_TICK);

@@ -36,8 +36,8 @@ struct relay_worker {
     struct relay_quic_endpoint *endpoints[RELAY_WORKER_LISTENERS_MAX];
     size_t num_endpoints;
     struct relay_connection *connections;
-    uint32_t num_taken; /* relay_worker_take_source: what limits.connections counts */
-    struct relay_source_limit sources;
+    uint32_t num_taken;                 /* relay_worker_take_source: what limits.connections counts */
+    struct relay_source_limit *sources; /* of all workers; the caller's */
     struct relay_greeting *newest_greeting, *oldest_greeting; /* half-open TCP sockets (listener.h) */
     uint32_t num_greetings;
     struct relay_limits limits; /* the snapshot's, where an object outlives a snapshot: the QUIC endpoints */
@@ -47,7 +47,7 @@ struct relay_worker {
 };
 
 /* 0 or RELAY_ERR_*. Takes a reference of the snapshot. The caller then sets what the workers share
- * (modules/env.h). */
+ * (modules/env.h, `sources`). */
 int relay_worker_init(struct relay_worker *worker, unsigned index, h2o_globalconf_t *conf,
                       struct relay_snapshot *snapshot, const struct relay_resolver_config *resolver);
 /* Serves the listening descriptor, which it takes; `tls` as for relay_listener_new. */
@@ -74,7 +74,7 @@ void relay_worker_add(struct relay_worker *worker, struct relay_connection *conn
 void relay_worker_remove(struct relay_worker *worker, struct relay_connection *conn);
 /* Counts one more connection of this source: a TCP socket from accept until it is closed at last, a QUIC connection from
  * when its address is validated. At limits.connections a half-open TCP socket is closed for it. False: over a limit
- * (counted), nothing taken. */
+ * (relay_limit_log), nothing taken. */
 bool relay_worker_take_source(struct relay_worker *worker, const struct sockaddr_storage *peer);
 void relay_worker_release_source(struct relay_worker *worker, const struct sockaddr_storage *peer);
 

@@ -41,6 +41,28 @@ def test_tunnels_of_a_token(egress, tcp_echo):
         assert [ask()[1] for _ in range(10)].count(200) == 3
 
 
+def test_connections_of_a_source(egress):
+    relay = egress(**{"limits.connections-per-source": 8})
+    with contextlib.ExitStack() as stack:
+        def ask():
+            connection = stack.enter_context(http1.Connection(relay.at.clear))
+            with contextlib.suppress(ConnectionError):
+                return connection, connection.request("GET", "/index.html")[0]
+            return connection, None
+        answers = [ask() for _ in range(40)]
+        granted = [connection for connection, status in answers if status == 200]
+        assert len(granted) == 8 and {status for _, status in answers} == {200, None}
+        assert relay.vitals.metrics()['twohop_limited_total{limit="connections"}'] == 32
+        held = relay.vitals.descriptors()
+        for connection in granted[:3]:
+            connection.close()
+        vitals.wait(lambda: relay.vitals.descriptors() <= held - 3)
+        assert [ask()[1] for _ in range(10)].count(200) == 3
+    closed = relay.events("connections_closed")
+    assert [(line["limit"], line["count"]) for line in closed] == [("limits.connections-per-source", 1)]
+    assert "127.0.0.1" not in map(str, closed[0].values())
+
+
 def test_failed_attempts_of_a_source(egress, tcp_echo):
     relay = egress(**{"auth.failures-per-minute": 20})
     statuses = []
