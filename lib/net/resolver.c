@@ -20,6 +20,7 @@
 #define NEGATIVE_TTL   (10 * RELAY_SECOND) /* NXDOMAIN and no addresses */
 #define FAILURE_TTL    (2 * RELAY_SECOND)  /* SERVFAIL and the like */
 #define HOSTS_TTL      (10 * RELAY_SECOND)
+#define SHARE          8 /* a payer may hold so many times less than the places that are still free */
 #define RCODE_NOERROR  0
 #define RCODE_SERVFAIL 2
 #define RCODE_NXDOMAIN 3
@@ -38,9 +39,9 @@ struct query {
     struct relay_task task;
     struct relay_timer timer;                 /* the resolution delay, then the limit of time */
     uint64_t asked_at, ttl, resolution_delay; /* ttl: ns */
-    bool may_join, is_measured, is_final, is_over, is_cached;
+    bool may_join, is_measured, is_final, is_over, is_cached, is_asked;
     struct relay_lookup *beginner;    /* the lookup that it was asked for, while that waits */
-    struct relay_lookup_payer *payer; /* the beginner's, once that has gone and questions are pending */
+    struct relay_lookup_payer *payer; /* the beginner's, while questions are pending */
     int pending;                      /* questions at c-ares */
     struct question {
         struct query *query;
@@ -59,7 +60,7 @@ struct relay_resolver {
     const char *hosts_file;
     struct relay_name_cache cache;
     struct query *buckets[BUCKETS], *queries;
-    size_t num_queries;
+    size_t num_asked;       /* of all queries, those of DNS */
     struct query no_memory; /* of the lookups that no query could be made for */
     uint64_t seed;
 };
@@ -103,20 +104,21 @@ static void unlink_lookup(struct relay_lookup *lookup)
 /* Nobody joins a query's costs: who asks for the same name later does not pay for it. */
 static void orphan(struct query *query)
 {
-    struct relay_lookup_payer *payer = query->beginner->payer;
     query->beginner = NULL;
-    if (payer == NULL || query->pending == 0)
-        return;
-    query->payer = payer;
-    payer->orphans++;
+    if (query->payer != NULL)
+        query->payer->orphans++;
 }
 
-static void end_orphan(struct query *query)
+/* No question is pending any more. */
+static void release_payer(struct query *query)
 {
     struct relay_lookup_payer *payer = query->payer;
     if (payer == NULL)
         return;
     query->payer = NULL;
+    payer->names--;
+    if (query->beginner != NULL)
+        return;
     payer->orphans--;
     payer->on_end(payer);
 }
@@ -133,13 +135,14 @@ static void free_query(struct query *query)
 {
     struct relay_resolver *resolver = query->resolver;
     leave_bucket(query);
-    end_orphan(query);
+    release_payer(query);
     relay_task_cancel(&query->task);
     relay_timer_stop(resolver->loop, &query->timer);
     *(query->prev != NULL ? &query->prev->next : &resolver->queries) = query->next;
     if (query->next != NULL)
         query->next->prev = query->prev;
-    resolver->num_queries--;
+    if (query->is_asked)
+        resolver->num_asked--;
     free(query);
 }
 
@@ -364,7 +367,7 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *answer
     if (status == ARES_EDESTRUCTION)
         return; /* relay_resolver_free goes on */
     if (query->pending == 0) {
-        end_orphan(query);
+        release_payer(query);
         on_all_answered(query);
     } else if (query->num_addresses > 0 && !query->is_final && question->family == FAMILY_AAAA)
         tell_early(query);
@@ -426,7 +429,6 @@ static struct query *new_query(struct relay_resolver *resolver, const char *name
     if (query->next != NULL)
         query->next->prev = query;
     resolver->queries = query;
-    resolver->num_queries++;
     struct query **bucket = &resolver->buckets[relay_name_hash(name, resolver->seed) % BUCKETS];
     query->next_in_bucket = *bucket;
     *bucket = query;
@@ -440,6 +442,11 @@ static void ask_ares(struct query *query)
     struct relay_resolver *resolver = query->resolver;
     relay_timer_set_after(resolver->loop, &query->timer, resolver->timeout);
     query->pending = FAMILIES;
+    query->is_asked = true;
+    resolver->num_asked++;
+    query->payer = query->beginner->payer;
+    if (query->payer != NULL)
+        query->payer->names++;
     for (int i = 0; i < FAMILIES; i++)
         query->questions[i] = (struct question){query, i, -1};
     for (int i = 0; i < FAMILIES; i++)
@@ -464,6 +471,13 @@ static void answer_from_cache(struct query *query, const struct relay_cached_nam
     conclude(query, cached->error, cached->rcode);
 }
 
+/* Whoever else asks for the name may have room. */
+static void turn_away(struct query *query)
+{
+    leave_bucket(query);
+    conclude(query, RELAY_ERR_LIMIT, -1);
+}
+
 /* False: the name is not in the file. */
 static bool answer_from_hosts(struct query *query)
 {
@@ -482,13 +496,21 @@ static bool answer_from_hosts(struct query *query)
     return true;
 }
 
-static struct query *begin_query(struct relay_resolver *resolver, const char *name, bool is_valid,
-                                 uint64_t resolution_delay)
+static bool has_room(const struct relay_resolver *resolver, const struct relay_lookup_payer *payer)
+{
+    size_t num_free = RELAY_RESOLVER_QUERIES_MAX - resolver->num_asked;
+    bool is_any = payer == NULL || num_free > RELAY_RESOLVER_QUERIES_MAX / 2;
+    return num_free > 0 && (is_any || payer->names * SHARE < num_free);
+}
+
+static struct query *begin_query(struct relay_resolver *resolver, struct relay_lookup *lookup,
+                                 const char *name, bool is_valid)
 {
     struct query *query = new_query(resolver, name);
     if (query == NULL)
         return NULL;
-    query->resolution_delay = resolution_delay;
+    query->beginner = lookup;
+    query->resolution_delay = lookup->resolution_delay;
     const struct relay_cached_name *cached =
         relay_name_cache_get(&resolver->cache, name, relay_loop_now(resolver->loop));
     if (is_localhost(name))
@@ -499,10 +521,10 @@ static struct query *begin_query(struct relay_resolver *resolver, const char *na
         return query;
     else if (!is_valid)
         conclude(query, RELAY_ERR_DNS, -1);
-    else if (resolver->num_queries > RELAY_RESOLVER_QUERIES_MAX)
-        conclude(query, RELAY_ERR_LIMIT, -1);
-    else
+    else if (has_room(resolver, lookup->payer))
         ask_ares(query);
+    else
+        turn_away(query);
     return query;
 }
 
@@ -511,12 +533,9 @@ void relay_resolver_ask(struct relay_resolver *resolver, struct relay_lookup *lo
     char text[NAME_SIZE] = "";
     bool is_valid = normalise(text, name);
     struct query *query = find_query(resolver, text);
-    bool is_new = query == NULL;
-    if (is_new)
-        query = begin_query(resolver, text, is_valid, lookup->resolution_delay);
-    if (query != NULL && is_new) {
-        query->beginner = lookup;
-    } else if (query == NULL) {
+    if (query == NULL)
+        query = begin_query(resolver, lookup, text, is_valid);
+    if (query == NULL) {
         query = &resolver->no_memory;
         conclude(query, RELAY_ERR_NO_MEMORY, -1);
     }

@@ -46,11 +46,15 @@ struct relay_resolution {
     uint64_t took; /* ns until the first telling; 0 from the cache */
 };
 
-/* Who pays for names that are asked of DNS in vain. c-ares cannot cancel a question: when the lookup that began
- * it has been cancelled, or told at its limit of time, it goes on for up to the limit of time and holds one of
- * the resolver's places. Such questions are counted here, so that their owner can be bounded. Zeroed but for
- * on_end; outlives `orphans`. */
+/* Who pays for the names that are asked of DNS for its lookups. While half of the resolver's places are free it may hold
+ * as many as it asks for, then fewer than an eighth of those that are still free, or one; the next lookup gets
+ * RELAY_ERR_LIMIT. So those who ask for much leave room for those who ask for little.
+ *
+ * c-ares cannot cancel a question: when the lookup that began it has been cancelled, or told at its limit of time, it
+ * goes on for up to the limit of time and holds its place. Such names are counted here, so that their owner can be
+ * bounded. Zeroed but for on_end; outlives `orphans`. */
 struct relay_lookup_payer {
+    unsigned names;   /* on their way, those whose lookup has gone among them */
     unsigned orphans; /* names on their way whose lookup has gone */
     void (*on_end)(
         struct relay_lookup_payer *payer); /* one of them less; nothing may be asked or cancelled in it */

@@ -488,6 +488,17 @@ static void drop(struct asked *asked)
     outstanding--;
 }
 
+/* Another name that the server is silent about, for somebody who goes at once. */
+static void ask_in_vain(struct relay_lookup_payer *payer, int number)
+{
+    struct asked asked;
+    char name[64];
+    payer->on_end = on_orphan_end;
+    snprintf(name, sizeof(name), "silent.n%d.example", number);
+    begin_paid(&asked, name, payer);
+    drop(&asked);
+}
+
 /* Whoever began a query pays from when it goes until the query has ended. */
 static void what_is_asked_in_vain_is_paid(void **state)
 {
@@ -502,6 +513,7 @@ static void what_is_asked_in_vain_is_paid(void **state)
     assert_int_equal(payer.orphans, 0);
     begin_paid(&asked, "silent.one.example", &payer);
     begin_paid(&joined, "silent.one.example", &other);
+    assert_true(payer.names == 1 && other.names == 0);
     assert_int_equal(payer.orphans, 0);
     drop(&joined);
     drop(&asked);
@@ -520,7 +532,7 @@ static void what_is_asked_in_vain_is_paid(void **state)
     begin_paid(&asked, "silent.three.example", &payer);
     drop(&asked);
     relay_resolver_free(resolver);
-    assert_true(payer.orphans == 0 && orphans_ended == 4);
+    assert_true(payer.orphans == 0 && payer.names == 0 && orphans_ended == 4);
     open_resolver(300 * RELAY_MS, 100);
 }
 
@@ -528,21 +540,58 @@ static void what_is_asked_in_vain_is_paid(void **state)
 static void silence_keeps_nobody_waiting(void **state)
 {
     enum { SILENT = RELAY_RESOLVER_QUERIES_MAX - 10 };
-    static struct relay_lookup_payer payer = {.on_end = on_orphan_end}; /* queries end in teardown */
-    struct asked asked;
+    static struct relay_lookup_payer payers[SILENT]; /* queries end in teardown */
     char name[64];
     open_resolver(5 * RELAY_SECOND, 100);
-    for (int i = 0; i < SILENT; i++) {
-        snprintf(name, sizeof(name), "silent.n%d.example", i);
-        begin_paid(&asked, name, &payer);
-        drop(&asked);
-    }
-    assert_int_equal(payer.orphans, SILENT);
+    for (int i = 0; i < SILENT; i++)
+        ask_in_vain(&payers[i], i);
+    for (int i = 0; i < SILENT; i++)
+        assert_int_equal(payers[i].orphans, 1);
     for (int i = 0; i < 5; i++) {
         snprintf(name, sizeof(name), "ok%d.example", i);
         assert_int_equal(ask(name).error, RELAY_OK);
     }
-    assert_int_equal(payer.orphans, SILENT);
+    for (int i = 0; i < SILENT; i++)
+        assert_int_equal(payers[i].orphans, 1);
+}
+
+/* Sixteen tokens with as many dials as each may have by default, which together are all the places. */
+static void who_asks_for_much_leaves_room(void **state)
+{
+    enum { GREEDY = 16, EACH = RELAY_RESOLVER_QUERIES_MAX / GREEDY, MODEST = 50 };
+    static struct relay_lookup_payer greedy[GREEDY], modest[MODEST];
+    static struct asked asked[MODEST];
+    struct asked refused;
+    char name[64];
+    open_resolver(5 * RELAY_SECOND, 100);
+    for (int i = 0; i < GREEDY * EACH; i++)
+        ask_in_vain(&greedy[i % GREEDY], i);
+    for (int i = 0; i < GREEDY; i++)
+        assert_true(greedy[i].names > EACH / 2 && greedy[i].names < EACH);
+    begin_paid(&refused, "ok.example", &greedy[0]);
+    begin_paid(&asked[0], "ok.example", &modest[0]); /* the refusal is not his */
+    for (int i = 1; i < MODEST; i++) {
+        snprintf(name, sizeof(name), "ok%d.example", i);
+        begin_paid(&asked[i], name, &modest[i]);
+    }
+    relay_loop_run(&loop);
+    assert_int_equal(refused.error, RELAY_ERR_LIMIT);
+    for (int i = 0; i < MODEST; i++) {
+        assert_int_equal(asked[i].error, RELAY_OK);
+        assert_int_equal(modest[i].names, 0);
+    }
+}
+
+static void one_alone_has_half(void **state)
+{
+    static struct relay_lookup_payer payer, other; /* queries end in teardown */
+    open_resolver(5 * RELAY_SECOND, 100);
+    for (int i = 0; i < RELAY_RESOLVER_QUERIES_MAX; i++)
+        ask_in_vain(&payer, i);
+    assert_int_equal(payer.names, RELAY_RESOLVER_QUERIES_MAX / 2);
+    for (int i = 0; i < RELAY_RESOLVER_QUERIES_MAX; i++)
+        ask_in_vain(&other, RELAY_RESOLVER_QUERIES_MAX + i);
+    assert_in_range(other.names, RELAY_RESOLVER_QUERIES_MAX / 20, RELAY_RESOLVER_QUERIES_MAX / 8);
 }
 
 static void on_resolved_ask_again(struct relay_lookup *lookup, const struct relay_resolution *resolution)
@@ -675,6 +724,8 @@ int main(void)
         TEST(cancelled_and_freed_in_flight),
         TEST(what_is_asked_in_vain_is_paid),
         TEST(silence_keeps_nobody_waiting),
+        TEST(who_asks_for_much_leaves_room),
+        TEST(one_alone_has_half),
         TEST(asked_again_from_its_callback),
         TEST(localhost_is_loopback),
         TEST(hosts_are_found),
