@@ -1,6 +1,7 @@
 /* What the files of the HTTP/3 session share; nobody else includes this.
  *
- *   http3_session.c   the connection: QUIC's callbacks, the task, the timer, shutdown and close
+ *   http3_session.c   the connection: QUIC's callbacks, the task, shutdown and close
+ *   http3_timer.c     who has waited long enough: the session's one timer, with all its deadlines
  *   http3_stream.c    one request stream: its life, and the tunnel's operations
  *   http3_read.c      what nghttp3 tells while it reads
  *   http3_head.c      heads, both ways
@@ -227,9 +228,18 @@ struct relay_http3 {
 /* http3_session.c */
 void relay_http3_close(struct relay_http3 *session, uint64_t code, int error); /* from anywhere */
 void relay_http3_wake(struct relay_http3 *session);                            /* the task is due */
-void relay_http3_set_timer(struct relay_http3 *session);
-void relay_http3_count_reset(struct relay_http3 *session);     /* the peer's */
+void relay_http3_count_reset(struct relay_http3 *session);                     /* the peer's */
 void relay_http3_count_own_reset(struct relay_http3 *session); /* ours, of the peer's making */
+
+static inline bool relay_http3_is_dead(const struct relay_http3 *session)
+{
+    return session->quic == NULL || session->is_closing || session->is_broken;
+}
+
+/* http3_timer.c: heads that take too long, messages that stand still, connections without requests, and the second step
+ * of a shutdown. The timer is the session's; the task sets it anew after whatever may have moved a deadline. */
+void relay_http3_set_timer(struct relay_http3 *session);
+void relay_http3_on_timer(struct relay_timer *timer);
 
 /* http3_stream.c */
 struct relay_http3_stream *relay_http3_stream_find(struct relay_http3 *session, int64_t id);

@@ -13,11 +13,6 @@ static bool is_request(int64_t id)
     return (id & 3) == 0;
 }
 
-static bool is_dead(const struct relay_http3 *session)
-{
-    return session->quic == NULL || session->is_closing || session->is_broken;
-}
-
 void relay_http3_wake(struct relay_http3 *session)
 {
     relay_task_queue(session->base.loop, &session->task);
@@ -77,92 +72,6 @@ static void tell_max_streams(struct relay_http3 *session)
         nghttp3_conn_set_max_client_streams_bidi(session->h3, session->max_streams + session->num_closed);
 }
 
-/* ---- the timer: heads that take too long, connections without requests, the second step of a shutdown ----
- */
-
-/* Nothing is open but what the peer does not read or end. */
-static bool is_idle(const struct relay_http3 *session)
-{
-    return session->base.is_server && session->num_streams == session->num_over;
-}
-
-void relay_http3_set_timer(struct relay_http3 *session)
-{
-    uint64_t at = UINT64_MAX;
-    const struct relay_limits *limits = session->base.limits;
-    if (is_dead(session) || !session->is_open)
-        at = UINT64_MAX;
-    else if (is_idle(session))
-        at = session->idle_since + limits->idle_timeout;
-    else if (!relay_http3_link_alone(&session->heading))
-        at = RELAY_HTTP3_OF(struct relay_http3_stream, heading, session->heading.next)->tunnel.opened_at +
-             limits->head_timeout;
-    if (session->is_draining && !session->is_goaway_sent && session->drain_at < at && !is_dead(session))
-        at = session->drain_at;
-    if (session->message_at != 0 && session->message_at < at && !is_dead(session))
-        at = session->message_at;
-    if (at == UINT64_MAX)
-        relay_timer_stop(session->base.loop, &session->timer);
-    else
-        relay_timer_set(session->base.loop, &session->timer, at);
-}
-
-static void expire_heads(struct relay_http3 *session, uint64_t now)
-{
-    while (!relay_http3_link_alone(&session->heading)) {
-        struct relay_http3_stream *stream =
-            RELAY_HTTP3_OF(struct relay_http3_stream, heading, session->heading.next);
-        if (stream->tunnel.opened_at + session->base.limits->head_timeout > now)
-            break;
-        relay_http3_count_own_reset(session);
-        relay_http3_stream_fail(stream, NGHTTP3_H3_REQUEST_REJECTED, RELAY_ERR_TIMEOUT);
-    }
-}
-
-/* A request whose end does not come, and an answer that is not read. A tunnel, a dial and a handler at work have timers
- * of their own. */
-static bool is_expiring(const struct relay_http3_stream *stream)
-{
-    bool is_waiting = stream->kind == RELAY_KIND_MESSAGE && !stream->fin_received;
-    return stream->is_shown && !stream->is_failed && (is_waiting || stream->is_over);
-}
-
-static void expire_messages(struct relay_http3 *session, uint64_t now)
-{
-    session->message_at = 0;
-    for (size_t i = 0; i < session->num_buckets; i++)
-        for (struct relay_http3_stream *stream = session->buckets[i]; stream != NULL;
-             stream = stream->next_in_bucket) {
-            uint64_t at = stream->progress_at + session->base.limits->idle_timeout;
-            if (!is_expiring(stream))
-                continue;
-            if (at <= now)
-                relay_http3_stream_fail(stream, NGHTTP3_H3_REQUEST_CANCELLED, RELAY_ERR_IDLE);
-            else if (session->message_at == 0 || at < session->message_at)
-                session->message_at = at;
-        }
-}
-
-static void on_timer(struct relay_timer *timer)
-{
-    struct relay_http3 *session = RELAY_HTTP3_OF(struct relay_http3, timer, timer);
-    uint64_t now = relay_loop_now(session->base.loop);
-    if (is_dead(session))
-        return;
-    expire_heads(session, now);
-    if (session->is_draining && !session->is_goaway_sent && now >= session->drain_at) {
-        session->is_goaway_sent = true;
-        if (nghttp3_conn_shutdown(session->h3) != 0)
-            relay_http3_close(session, NGHTTP3_H3_INTERNAL_ERROR, RELAY_ERR_NO_MEMORY);
-        relay_quic_conn_mark_dirty(session->quic);
-    }
-    if (session->message_at != 0 && now >= session->message_at)
-        expire_messages(session, now);
-    if (is_idle(session) && now >= session->idle_since + session->base.limits->idle_timeout)
-        relay_http3_close(session, NGHTTP3_H3_NO_ERROR, RELAY_ERR_IDLE);
-    relay_http3_wake(session);
-}
-
 /* ---- the task ---- */
 
 static void session_free(struct relay_http3 *session)
@@ -216,7 +125,7 @@ static void finish(struct relay_http3 *session)
 static void run_task(struct relay_task *task)
 {
     struct relay_http3 *session = RELAY_HTTP3_OF(struct relay_http3, task, task);
-    if (!is_dead(session)) {
+    if (!relay_http3_is_dead(session)) {
         tell_ready(session);
         run_streams(session);
         tell_goaway(session);
@@ -242,7 +151,7 @@ static int on_ready(void *user)
     struct relay_http3 *session = user;
     int64_t control = relay_quic_conn_preface(session->quic), encoder, decoder;
     bool has_preface = control >= 0;
-    if (session->is_open || is_dead(session))
+    if (session->is_open || relay_http3_is_dead(session))
         return 0;
     if ((!has_preface && relay_quic_conn_open_uni(session->quic, &control) != 0) ||
         relay_quic_conn_open_uni(session->quic, &encoder) != 0 ||
@@ -282,7 +191,7 @@ static int begin_request(struct relay_http3 *session, int64_t id)
 static uint64_t on_stream_data(void *user, int64_t id, const uint8_t *bytes, size_t len, bool fin)
 {
     struct relay_http3 *session = user;
-    if (is_dead(session))
+    if (relay_http3_is_dead(session))
         return 0;
     bool is_new = session->base.is_server && is_request(id) && relay_http3_stream_find(session, id) == NULL;
     if (is_new && begin_request(session, id) != 0)
@@ -312,7 +221,7 @@ static void on_stream_acked(void *user, int64_t id, uint64_t len)
         stream->taken = 0;
         stream->progress_at = session->idle_since;
     }
-    if (!is_dead(session) && nghttp3_conn_add_ack_offset(session->h3, id, len) != 0)
+    if (!relay_http3_is_dead(session) && nghttp3_conn_add_ack_offset(session->h3, id, len) != 0)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }
 
@@ -327,7 +236,7 @@ static void cancelled(struct relay_http3 *session, struct relay_http3_stream *st
 static void on_stream_reset(void *user, int64_t id, uint64_t code)
 {
     struct relay_http3 *session = user;
-    if (is_dead(session) || !is_request(id))
+    if (relay_http3_is_dead(session) || !is_request(id))
         return;
     struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
     /* Reset before anything of it arrived: our direction must be ended too, or QUIC keeps the stream, and the
@@ -341,7 +250,7 @@ static void on_stream_reset(void *user, int64_t id, uint64_t code)
 static void on_stream_closed(void *user, int64_t id, uint64_t code)
 {
     struct relay_http3 *session = user;
-    if (is_dead(session))
+    if (relay_http3_is_dead(session))
         return;
     struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
     int rv = nghttp3_conn_close_stream(session->h3, id, code);
@@ -364,7 +273,7 @@ static void on_stream_closed(void *user, int64_t id, uint64_t code)
 static void on_stream_credit(void *user, int64_t id)
 {
     struct relay_http3 *session = user;
-    if (is_dead(session))
+    if (relay_http3_is_dead(session))
         return;
     struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
     if (stream != NULL)
@@ -384,7 +293,7 @@ static int pull(void *user, int64_t *id, bool *fin, struct iovec *pieces, int si
     struct relay_http3 *session = user;
     *id = -1;
     *fin = false;
-    while (!is_dead(session) && !session->is_close_due) {
+    while (!relay_http3_is_dead(session) && !session->is_close_due) {
         int end = 0;
         session->is_reader_blocked = false;
         nghttp3_ssize n =
@@ -410,7 +319,7 @@ static void on_pulled(void *user, int64_t id, size_t len)
     struct relay_http3_stream *stream = is_request(id) ? relay_http3_stream_find(session, id) : NULL;
     if (stream != NULL)
         stream->is_head_sent = true; /* what goes first */
-    if (!is_dead(session) && nghttp3_conn_add_write_offset(session->h3, id, len) != 0)
+    if (!relay_http3_is_dead(session) && nghttp3_conn_add_write_offset(session->h3, id, len) != 0)
         relay_http3_close(session, broken(session, NGHTTP3_ERR_NOMEM), RELAY_ERR_NO_MEMORY);
 }
 
@@ -427,7 +336,7 @@ static void stopped(struct relay_http3 *session, struct relay_http3_stream *stre
 static void on_stream_blocked(void *user, int64_t id, bool shut)
 {
     struct relay_http3 *session = user;
-    if (is_dead(session))
+    if (relay_http3_is_dead(session))
         return;
     struct relay_http3_stream *stream = relay_http3_stream_find(session, id);
     if (stream != NULL)
@@ -486,7 +395,7 @@ static const struct relay_quic_user quic_user = {
 static void op_shutdown(struct relay_session *base)
 {
     struct relay_http3 *session = (struct relay_http3 *)base;
-    if (is_dead(session) || session->is_draining)
+    if (relay_http3_is_dead(session) || session->is_draining)
         return;
     session->is_draining = true;
     if (!session->is_open) {
@@ -517,7 +426,7 @@ static void op_close(struct relay_session *base, int error)
 static void op_set_max_streams(struct relay_session *base, uint32_t max_streams)
 {
     struct relay_http3 *session = (struct relay_http3 *)base;
-    if (is_dead(session) || !base->is_server || max_streams <= session->max_streams)
+    if (relay_http3_is_dead(session) || !base->is_server || max_streams <= session->max_streams)
         return;
     session->max_streams = max_streams;
     relay_quic_conn_allow_streams(session->quic, max_streams);
@@ -555,7 +464,7 @@ static struct relay_http3 *session_new(struct relay_loop *loop, const struct rel
     relay_http3_link_init(&session->starved);
     relay_http3_link_init(&session->served);
     relay_task_init(&session->task, RELAY_LEVEL_EVENT, run_task);
-    relay_timer_init(&session->timer, on_timer);
+    relay_timer_init(&session->timer, relay_http3_on_timer);
     if (relay_http3_read_init(session) != 0) {
         session_free(session);
         return NULL;
