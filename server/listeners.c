@@ -1,6 +1,7 @@
 #include "server/listeners.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,22 @@ static void say(char *why, size_t size, const struct relay_listener_config *conf
              relay_address_print(&config->address, text), config->port, what);
 }
 
+/* What tells this listener from every other that may have the same key: address, port, and the machine's ID (or
+ * nothing where there is none) and name. */
+static void print_place(const struct relay_listener_config *config, char *place, size_t size)
+{
+    char text[RELAY_ADDRESS_TEXT_SIZE], machine[40] = "", host[HOST_NAME_MAX + 1] = "";
+    FILE *file = fopen("/etc/machine-id", "re");
+    if (file != NULL) {
+        if (fgets(machine, sizeof(machine), file) == NULL)
+            machine[0] = '\0';
+        fclose(file);
+    }
+    gethostname(host, sizeof(host) - 1);
+    snprintf(place, size, "%s %u %s %s", relay_address_print(&config->address, text), config->port, machine,
+             host);
+}
+
 /* Reads the files; replaces what the entry has only when all is good. */
 static int load(struct relay_listeners *self, const struct relay_listener_config *config, struct entry *fresh,
                 char *why, size_t size)
@@ -50,8 +67,10 @@ static int load(struct relay_listeners *self, const struct relay_listener_config
     if (config->is_clear)
         return 0;
     if (config->is_quic) {
-        int error = relay_quic_credentials_server(config->certificate_file, config->key_file, self->tickets,
-                                                  &fresh->credentials, reason);
+        char place[RELAY_ADDRESS_TEXT_SIZE + HOST_NAME_MAX + 64];
+        print_place(config, place, sizeof(place));
+        int error = relay_quic_credentials_server(config->certificate_file, config->key_file, place,
+                                                  self->tickets, &fresh->credentials, reason);
         if (error != 0)
             say(why, size, config, reason[0] != '\0' ? reason : relay_error_text(error));
         return error;
@@ -173,7 +192,7 @@ static int open_quic(struct relay_listeners *self, struct entry *entry, char *wh
     int error = RELAY_ERR_NO_MEMORY, *fds = calloc(self->num_workers, sizeof(*fds));
     struct sockaddr_storage address;
     relay_address_to_sockaddr(&entry->config->address, entry->config->port, &address);
-    struct relay_quic_group *group = fds != NULL ? relay_quic_group_new(self->num_workers, NULL) : NULL;
+    struct relay_quic_group *group = fds != NULL ? relay_quic_group_new(self->num_workers) : NULL;
     if (group != NULL)
         error = relay_quic_group_bind(group, &address, fds);
     unsigned given = 0;

@@ -200,10 +200,28 @@ static int on_recv_new_token(ngtcp2_conn *qc, const uint8_t *token, size_t len, 
     return 0;
 }
 
+static _Thread_local bool has_opened;
+
+bool relay_quic_has_opened(void)
+{
+    bool has = has_opened;
+    has_opened = false;
+    return has;
+}
+
+static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,
+                      const uint8_t *sealed, size_t len, const uint8_t *nonce, size_t nonce_len,
+                      const uint8_t *head, size_t head_len)
+{
+    int code = relay_quic_aead_decrypt(dest, aead, ctx, sealed, len, nonce, nonce_len, head, head_len);
+    has_opened |= code == 0;
+    return code;
+}
+
 #define COMMON_CALLBACKS                                                                                     \
-    .recv_crypto_data = on_recv_crypto_data, .encrypt = relay_quic_aead_encrypt,                             \
-    .decrypt = relay_quic_aead_decrypt, .hp_mask = relay_quic_aead_hp_mask,                                  \
-    .update_key = relay_quic_aead_update_key, .delete_crypto_aead_ctx = relay_quic_aead_delete_aead,         \
+    .recv_crypto_data = on_recv_crypto_data, .encrypt = relay_quic_aead_encrypt, .decrypt = on_decrypt,      \
+    .hp_mask = relay_quic_aead_hp_mask, .update_key = relay_quic_aead_update_key,                            \
+    .delete_crypto_aead_ctx = relay_quic_aead_delete_aead,                                                   \
     .delete_crypto_cipher_ctx = relay_quic_aead_delete_cipher,                                               \
     .get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb,                                     \
     .version_negotiation = ngtcp2_crypto_version_negotiation_cb, .rand = relay_quic_random,                  \

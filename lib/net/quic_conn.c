@@ -190,11 +190,12 @@ void relay_quic_conn_read(struct relay_quic_conn *conn, const struct sockaddr *l
     if (conn->is_heard != NULL)
         *conn->is_heard = true;
     conn->inside++;
+    relay_quic_has_opened();
     int code = ngtcp2_conn_read_pkt(conn->qc, &path, &info, packet, len, now);
     conn->inside--;
     if (code != 0)
         relay_quic_conn_fail(conn, code);
-    else
+    else if (relay_quic_has_opened())
         conn->last_received = now;
     if (conn->is_server && !conn->is_ready)
         heed_way_back(conn);

@@ -68,7 +68,7 @@ struct relay_quic_conn {
     size_t ceiling;       /* a client's: see relay_quic_conn_ceiling */
     size_t peer_datagram; /* the peer's max_datagram_frame_size; 0: none */
     uint64_t max_streams;
-    uint64_t last_received, flight_since; /* ns: for relay_quic_conn_is_silent */
+    uint64_t last_received, flight_since; /* ns: for relay_quic_conn_is_silent; the peer's own packets */
     uint8_t *farewell;
     size_t farewell_len;
 };
@@ -104,6 +104,9 @@ void relay_quic_conn_end(struct relay_quic_conn *conn, int error, bool is_silent
 
 extern const ngtcp2_callbacks relay_quic_client_callbacks, relay_quic_server_callbacks;
 void relay_quic_random(uint8_t *bytes, size_t len, const ngtcp2_rand_ctx *ctx);
+/* Whether ngtcp2 has opened a packet on this thread since the last call: what it drops silently because its
+ * protection is not the peer's says nothing of the peer. */
+bool relay_quic_has_opened(void);
 
 /* ---- quic_conn_write.c ---- */
 

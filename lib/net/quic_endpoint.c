@@ -33,7 +33,7 @@ struct relay_quic_group {
     atomic_uint refs;
     pthread_mutex_t lock;
     struct relay_quic_steering steering;
-    uint8_t reset_secret[RELAY_QUIC_SECRET_SIZE], retry_secret[RELAY_QUIC_SECRET_SIZE];
+    uint8_t retry_secret[RELAY_QUIC_RETRY_SIZE];
     struct slot slots[];
 };
 
@@ -53,7 +53,7 @@ static int init_slots(struct relay_quic_group *group, unsigned workers)
     return 0;
 }
 
-struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *secret)
+struct relay_quic_group *relay_quic_group_new(unsigned workers)
 {
     struct relay_quic_group *group = calloc(1, sizeof(*group) + workers * sizeof(group->slots[0]));
     if (group == NULL)
@@ -66,13 +66,10 @@ struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *s
     }
     if (init_slots(group, workers) != 0 ||
         gnutls_rnd(GNUTLS_RND_KEY, group->retry_secret, sizeof(group->retry_secret)) != 0 ||
-        gnutls_rnd(GNUTLS_RND_KEY, group->reset_secret, sizeof(group->reset_secret)) != 0 ||
         gnutls_rnd(GNUTLS_RND_KEY, &group->steering.secret, sizeof(group->steering.secret)) != 0) {
         relay_quic_group_unref(group);
         return NULL;
     }
-    if (secret != NULL)
-        memcpy(group->reset_secret, secret, sizeof(group->reset_secret));
     group->steering.secret |= 1;
     return group;
 }
@@ -84,7 +81,6 @@ void relay_quic_group_unref(struct relay_quic_group *group)
     for (unsigned i = 0; i < group->steering.workers; i++)
         relay_quic_ring_free(group->slots[i].ring);
     pthread_mutex_destroy(&group->lock);
-    gnutls_memset(group->reset_secret, 0, sizeof(group->reset_secret));
     gnutls_memset(group->retry_secret, 0, sizeof(group->retry_secret));
     free(group);
 }
@@ -92,11 +88,6 @@ void relay_quic_group_unref(struct relay_quic_group *group)
 int relay_quic_group_bind(struct relay_quic_group *group, struct sockaddr_storage *address, int *fds)
 {
     return relay_quic_steering_bind(&group->steering, address, fds);
-}
-
-const uint8_t *relay_quic_group_reset_secret(const struct relay_quic_group *group)
-{
-    return group->reset_secret;
 }
 
 const uint8_t *relay_quic_group_retry_secret(const struct relay_quic_group *group)

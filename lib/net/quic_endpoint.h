@@ -19,8 +19,6 @@
 #include "lib/net/quic_conn.h"
 #include "lib/net/quic_tls.h"
 
-#define RELAY_QUIC_SECRET_SIZE 32
-
 struct relay_quic_group;
 struct relay_quic_endpoint;
 
@@ -32,10 +30,8 @@ struct relay_quic_endpoint_user {
     void (*on_connection)(void *user, struct relay_quic_conn *conn);
 };
 
-/* `secret` (RELAY_QUIC_SECRET_SIZE bytes): what stateless resets are made of; the same after a restart lets
- * clients of the process before notice at once. NULL: a random one. Referenced by its endpoints. NULL: out of
- * memory. */
-struct relay_quic_group *relay_quic_group_new(unsigned workers, const uint8_t *secret);
+/* Referenced by its endpoints. NULL: out of memory. */
+struct relay_quic_group *relay_quic_group_new(unsigned workers);
 void relay_quic_group_unref(struct relay_quic_group *group); /* NULL is fine */
 /* Opens the SO_REUSEPORT sockets of one address, one per worker: relay_quic_steering_bind says the answers.
  */

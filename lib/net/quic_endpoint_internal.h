@@ -76,7 +76,7 @@ struct relay_quic_endpoint {
 
 /* ---- quic_endpoint.c: the group's secrets ---- */
 
-const uint8_t *relay_quic_group_reset_secret(const struct relay_quic_group *group);
+#define RELAY_QUIC_RETRY_SIZE 32
 const uint8_t *relay_quic_group_retry_secret(const struct relay_quic_group *group);
 const struct relay_quic_steering *relay_quic_group_steering(const struct relay_quic_group *group);
 /* One datagram back to where a packet came from; lost when the socket is full. */

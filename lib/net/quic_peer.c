@@ -96,8 +96,9 @@ static int make_cid(struct relay_quic_peer *peer, ngtcp2_cid *cid, uint8_t *toke
     do
         relay_quic_steering_issue(steering, endpoint->worker, cid->data, cid->datalen);
     while (relay_quic_cids_find(&endpoint->cids, cid->data, cid->datalen) != NULL);
-    if (ngtcp2_crypto_generate_stateless_reset_token(token, relay_quic_group_reset_secret(endpoint->group),
-                                                     RELAY_QUIC_SECRET_SIZE, cid) != 0)
+    if (ngtcp2_crypto_generate_stateless_reset_token(
+            token, relay_quic_credentials_reset_secret(endpoint->credentials), RELAY_QUIC_RESET_SIZE, cid) !=
+        0)
         return RELAY_ERR_INTERNAL;
     return add_cid(peer, cid);
 }
@@ -164,7 +165,7 @@ static void give_token(struct relay_quic_peer *peer)
     uint8_t token[NGTCP2_CRYPTO_MAX_REGULAR_TOKENLEN];
     const struct sockaddr *from = relay_quic_conn_peer(peer->conn);
     ngtcp2_ssize len = ngtcp2_crypto_generate_regular_token(
-        token, relay_quic_group_retry_secret(peer->endpoint->group), RELAY_QUIC_SECRET_SIZE, from,
+        token, relay_quic_group_retry_secret(peer->endpoint->group), RELAY_QUIC_RETRY_SIZE, from,
         relay_udp_address_size(from), relay_loop_now(peer->endpoint->loop));
     if (len > 0) /* without one it makes another round trip, when there is a flood */
         (void)ngtcp2_conn_submit_new_token(peer->conn->qc, token, (size_t)len);

@@ -69,8 +69,9 @@ void relay_quic_stateless_reset(struct relay_quic_endpoint *endpoint, const stru
     if (!may_answer(endpoint, packet))
         return;
     ngtcp2_cid_init(&id, cid, len);
-    if (ngtcp2_crypto_generate_stateless_reset_token(token, relay_quic_group_reset_secret(endpoint->group),
-                                                     RELAY_QUIC_SECRET_SIZE, &id) != 0)
+    if (ngtcp2_crypto_generate_stateless_reset_token(
+            token, relay_quic_credentials_reset_secret(endpoint->credentials), RELAY_QUIC_RESET_SIZE, &id) !=
+        0)
         return;
     relay_quic_random(noise, sizeof(noise), NULL);
     ngtcp2_ssize n = ngtcp2_pkt_write_stateless_reset(answer, size, token, noise, size - sizeof(token));
@@ -88,7 +89,7 @@ static void send_retry(struct relay_quic_endpoint *endpoint, const struct relay_
     relay_quic_steering_issue(relay_quic_group_steering(endpoint->group), endpoint->worker, scid.data,
                               scid.datalen);
     ngtcp2_ssize len = ngtcp2_crypto_generate_retry_token2(
-        token, relay_quic_group_retry_secret(endpoint->group), RELAY_QUIC_SECRET_SIZE, initial->version,
+        token, relay_quic_group_retry_secret(endpoint->group), RELAY_QUIC_RETRY_SIZE, initial->version,
         packet->peer, relay_udp_address_size(packet->peer), &scid, &initial->dcid,
         relay_loop_now(endpoint->loop));
     if (len < 0)
@@ -126,14 +127,14 @@ static enum token check_token(struct relay_quic_endpoint *endpoint, const struct
     /* One that is not good, or too old, is as good as none (RFC 9000 section 8.1.3). */
     if (initial->token[0] == NGTCP2_CRYPTO_TOKEN_MAGIC_REGULAR)
         return ngtcp2_crypto_verify_regular_token(initial->token, initial->tokenlen, secret,
-                                                  RELAY_QUIC_SECRET_SIZE, packet->peer, peer_size, KNOWN_LIFE,
+                                                  RELAY_QUIC_RETRY_SIZE, packet->peer, peer_size, KNOWN_LIFE,
                                                   now) == 0
                    ? TOKEN_KNOWN
                    : TOKEN_NONE;
     if (initial->token[0] != NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2)
         return TOKEN_NONE;
     switch (ngtcp2_crypto_verify_retry_token2(original_dcid, initial->token, initial->tokenlen, secret,
-                                              RELAY_QUIC_SECRET_SIZE, initial->version, packet->peer,
+                                              RELAY_QUIC_RETRY_SIZE, initial->version, packet->peer,
                                               peer_size, &initial->dcid, TOKEN_LIFE, now)) {
     case 0:
         return TOKEN_RETRY;

@@ -35,6 +35,7 @@ struct relay_quic_credentials {
     struct relay_quic_tickets *tickets;
     uint8_t (*pins)[RELAY_QUIC_PIN_SIZE];
     size_t num_pins;
+    uint8_t reset_secret[RELAY_QUIC_RESET_SIZE]; /* a server's */
 };
 
 struct relay_quic_tickets *relay_quic_tickets_new(void)
@@ -75,6 +76,7 @@ void relay_quic_credentials_unref(struct relay_quic_credentials *credentials)
         gnutls_priority_deinit(credentials->priority);
     relay_quic_tickets_unref(credentials->tickets);
     free(credentials->pins);
+    gnutls_memset(credentials->reset_secret, 0, sizeof(credentials->reset_secret));
     free(credentials);
 }
 
@@ -106,7 +108,37 @@ static int new_credentials(struct relay_quic_credentials **made, char *reason)
     return 0;
 }
 
-int relay_quic_credentials_server(const char *chain_file, const char *key_file,
+/* An HMAC of the place under the private key. 0 or a GnuTLS error. */
+static int make_reset_secret(struct relay_quic_credentials *credentials, const char *place)
+{
+    static const char label[] = "twohop stateless reset";
+    gnutls_x509_privkey_t key = NULL;
+    gnutls_datum_t der = {NULL, 0};
+    gnutls_hmac_hd_t hmac = NULL;
+    int code = gnutls_certificate_get_x509_key(credentials->certificates, 0, &key);
+    if (code == 0)
+        code = gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_DER, &der);
+    if (code == 0)
+        code = gnutls_hmac_init(&hmac, GNUTLS_MAC_SHA256, der.data, der.size);
+    if (code == 0)
+        code = gnutls_hmac(hmac, label, sizeof(label));
+    if (code == 0)
+        code = gnutls_hmac(hmac, place, strlen(place));
+    if (hmac != NULL)
+        gnutls_hmac_deinit(hmac, credentials->reset_secret);
+    if (der.data != NULL)
+        gnutls_memset(der.data, 0, der.size);
+    gnutls_free(der.data);
+    gnutls_x509_privkey_deinit(key);
+    return code;
+}
+
+const uint8_t *relay_quic_credentials_reset_secret(const struct relay_quic_credentials *credentials)
+{
+    return credentials->reset_secret;
+}
+
+int relay_quic_credentials_server(const char *chain_file, const char *key_file, const char *place,
                                   struct relay_quic_tickets *tickets,
                                   struct relay_quic_credentials **credentials, char *reason)
 {
@@ -115,6 +147,8 @@ int relay_quic_credentials_server(const char *chain_file, const char *key_file,
         return error;
     int code = gnutls_certificate_set_x509_key_file((*credentials)->certificates, chain_file, key_file,
                                                     GNUTLS_X509_FMT_PEM);
+    if (code >= 0)
+        code = make_reset_secret(*credentials, place);
     if (code < 0) {
         relay_quic_credentials_unref(*credentials);
         *credentials = NULL;

@@ -50,10 +50,10 @@ static void start(void)
     f.limits.half_open_retry = 4;
     f.limits.half_open_max = 16;
     certificate_make(&f.certificate, "relay.example");
-    f.group = relay_quic_group_new(1, NULL);
+    f.group = relay_quic_group_new(1);
     if (relay_loop_init(&f.loop, &f.metrics) != 0 || relay_quic_group_bind(f.group, &address, &fd) != 0 ||
-        relay_quic_credentials_server(f.certificate.chain, f.certificate.key, NULL, &f.credentials, reason) !=
-            0)
+        relay_quic_credentials_server(f.certificate.chain, f.certificate.key, "here", NULL, &f.credentials,
+                                      reason) != 0)
         abort();
     certificate_remove(&f.certificate);
     memcpy(&f.address, &address, sizeof(f.address));

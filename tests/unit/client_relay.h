@@ -328,10 +328,11 @@ static void child_listen(const struct certificate *certificate, int flags, struc
     char reason[RELAY_QUIC_ERROR_SIZE];
     struct relay_quic_credentials *credentials;
     struct relay_quic_endpoint *endpoint;
-    struct relay_quic_group *group = relay_quic_group_new(1, NULL);
+    struct relay_quic_group *group = relay_quic_group_new(1);
     struct relay_tls_server_config tls = {certificate->chain, certificate->key};
     if ((child_relay.tls = relay_tls_server_context(&tls, reason, sizeof(reason))) == NULL ||
-        relay_quic_credentials_server(certificate->chain, certificate->key, NULL, &credentials, reason) != 0)
+        relay_quic_credentials_server(certificate->chain, certificate->key, "here", NULL, &credentials,
+                                      reason) != 0)
         abort();
     struct relay_quic_endpoint_config config = {.loop = &child_relay.loop,
                                                 .group = group,

@@ -184,12 +184,12 @@ static void listen_on_loopback(void)
     char reason[RELAY_QUIC_ERROR_SIZE];
     int fd;
     f.tickets = relay_quic_tickets_new();
-    assert_int_equal(relay_quic_credentials_server(f.certificate.chain, f.certificate.key, f.tickets,
+    assert_int_equal(relay_quic_credentials_server(f.certificate.chain, f.certificate.key, "here", f.tickets,
                                                    &f.server_credentials, reason),
                      0);
     assert_int_equal(
         relay_quic_credentials_client(f.certificate.chain, NULL, 0, &f.client_credentials, reason), 0);
-    f.group = relay_quic_group_new(1, NULL);
+    f.group = relay_quic_group_new(1);
     struct sockaddr_in *address = (struct sockaddr_in *)&f.address;
     address->sin_family = AF_INET;
     address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);

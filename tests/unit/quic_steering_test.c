@@ -220,9 +220,10 @@ static void test_hand_over(void **state)
     memset(&two, 0, sizeof(two));
     certificate_make(&certificate, "relay.example");
     assert_int_equal(
-        relay_quic_credentials_server(certificate.chain, certificate.key, NULL, &two.server, reason), 0);
+        relay_quic_credentials_server(certificate.chain, certificate.key, "here", NULL, &two.server, reason),
+        0);
     assert_int_equal(relay_quic_credentials_client(certificate.chain, NULL, 0, &two.client, reason), 0);
-    two.group = relay_quic_group_new(2, NULL);
+    two.group = relay_quic_group_new(2);
     /* The kernel steers with another secret: about half of all packets come to the wrong worker. */
     const struct relay_quic_steering other = {.secret = 0x12345679, .workers = 2};
     loopback(&address);

@@ -220,10 +220,11 @@ static int setup(void **state)
     f.limits = RELAY_LIMITS_DEFAULT;
     assert_int_equal(relay_loop_init(&f.loop, &f.metrics), 0);
     f.tickets = relay_quic_tickets_new();
-    assert_int_equal(
-        relay_quic_credentials_server(certificate.chain, certificate.key, f.tickets, &f.server, reason), 0);
+    assert_int_equal(relay_quic_credentials_server(certificate.chain, certificate.key, "here", f.tickets,
+                                                   &f.server, reason),
+                     0);
     assert_int_equal(relay_quic_credentials_client(certificate.chain, NULL, 0, &f.client, reason), 0);
-    f.group = relay_quic_group_new(1, NULL);
+    f.group = relay_quic_group_new(1);
     struct sockaddr_in *address = (struct sockaddr_in *)&f.address;
     address->sin_family = AF_INET;
     address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -761,13 +762,14 @@ static void test_bad_files(void **state)
 {
     char reason[RELAY_QUIC_ERROR_SIZE] = "";
     struct relay_quic_credentials *none;
-    assert_int_equal(relay_quic_credentials_server("/nonexistent", f.certificate.key, NULL, &none, reason),
-                     RELAY_ERR_CERTIFICATE);
+    assert_int_equal(
+        relay_quic_credentials_server("/nonexistent", f.certificate.key, "here", NULL, &none, reason),
+        RELAY_ERR_CERTIFICATE);
     assert_null(none);
     assert_non_null(strstr(reason, "/nonexistent"));
     char locked[128];
     write_locked_key(locked, sizeof(locked));
-    assert_int_equal(relay_quic_credentials_server(f.certificate.chain, locked, NULL, &none, reason),
+    assert_int_equal(relay_quic_credentials_server(f.certificate.chain, locked, "here", NULL, &none, reason),
                      RELAY_ERR_CERTIFICATE);
     assert_true(strstr(reason, locked) == reason && strstr(reason, RELAY_TLS_IS_ENCRYPTED) != NULL);
     unlink(locked);
@@ -860,31 +862,68 @@ static void test_silent(void **state)
     struct relay_quic_endpoint_config config = {
         .loop = &f.loop, .group = f.group, .credentials = f.server, .limits = &f.limits};
     assert_int_equal(relay_quic_endpoint_new(&config, &f.endpoint), 0);
-    int fd = socket(AF_INET, SOCK_DGRAM, 0); /* keeps the port, answers nothing */
+    int fd = socket(AF_INET, SOCK_DGRAM, 0); /* answers with what is of no connection */
     assert_int_equal(bind(fd, (struct sockaddr *)&f.address, sizeof(struct sockaddr_in)), 0);
     assert_int_equal(send_one(&f.a, 10, 0), RELAY_SENT);
-    run_until(&f.loop, NULL, 600);
+    unsigned answers = 0;
+    for (int i = 0; i < 60; i++) {
+        uint8_t packet[1500];
+        struct sockaddr_storage peer;
+        socklen_t len = sizeof(peer);
+        run_until(&f.loop, NULL, 10);
+        while (recvfrom(fd, packet, sizeof(packet), MSG_DONTWAIT, (struct sockaddr *)&peer, &len) > 0) {
+            relay_quic_random(packet, 60, NULL);
+            packet[0] = 0x40 | (packet[0] & 0x3f);
+            assert_int_equal(sendto(fd, packet, 60, 0, (struct sockaddr *)&peer, len), 60);
+            answers++;
+        }
+    }
+    assert_true(answers >= 2);
     assert_true(relay_quic_conn_is_silent(f.a.conn));
     close(fd);
 }
 
 /* A restarted server with the same secret tells its clients at once. */
-static void test_stateless_reset(void **state)
+/* The server's process dies and another takes its place, with the same files, and nothing else of the first. */
+static void restart_server_at(const char *place)
 {
     static const struct relay_quic_endpoint_user cb = {.on_connection = on_connection};
+    char reason[RELAY_QUIC_ERROR_SIZE];
     int fd;
-    dial();
-    run_until(&f.loop, NULL, 50);
     relay_quic_endpoint_free(f.endpoint);
+    relay_quic_group_unref(f.group);
+    relay_quic_credentials_unref(f.server);
+    f.group = relay_quic_group_new(1);
+    assert_int_equal(
+        relay_quic_credentials_server(f.certificate.chain, f.certificate.key, place, NULL, &f.server, reason),
+        0);
     struct relay_quic_endpoint_config config = {
         .loop = &f.loop, .group = f.group, .credentials = f.server, .limits = &f.limits, .cb = &cb};
     assert_int_equal(relay_quic_endpoint_new(&config, &f.endpoint), 0);
     assert_int_equal(relay_quic_group_bind(f.group, &f.address, &fd), 0);
     assert_int_equal(relay_quic_endpoint_add_socket(f.endpoint, fd), 0);
+}
+
+static void test_stateless_reset(void **state)
+{
+    dial();
+    run_until(&f.loop, NULL, 50);
+    restart_server_at("here");
     assert_int_equal(send_one(&f.a, 100, 0), RELAY_SENT);
     assert_true(run_until(&f.loop, &f.a.is_closed, 2000));
     assert_int_equal(f.a.close_error, RELAY_ERR_RESET);
     assert_int_equal(f.metrics.quic_stateless_reset, 1);
+}
+
+/* RFC 9000 section 21.11: one with the same key cannot be made to reset the connections of another. */
+static void test_stateless_reset_by_another(void **state)
+{
+    dial();
+    run_until(&f.loop, NULL, 50);
+    restart_server_at("elsewhere");
+    assert_int_equal(send_one(&f.a, 100, 0), RELAY_SENT);
+    assert_false(run_until(&f.loop, &f.a.is_closed, 500));
+    assert_true(f.metrics.quic_stateless_reset >= 1);
 }
 
 static void test_garbage(void **state)
@@ -954,6 +993,7 @@ int main(void)
         TEST(test_nobody_listens),
         TEST(test_silent),
         TEST(test_stateless_reset),
+        TEST(test_stateless_reset_by_another),
         TEST(test_garbage),
         TEST(test_rebinding),
         TEST(test_wildcard),
