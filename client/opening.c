@@ -94,7 +94,8 @@ void relay_opening_cancel(struct relay_opening *opening)
 
 /* ---- failing ---- */
 
-/* By now its GOAWAY has come too: a new connection is made. Nothing was sent into the tunnel yet. */
+/* Nothing was sent into the tunnel yet. Where the connection drains or is lost, that is known by now: a new one is
+ * made. */
 static void ask_again(struct relay_opening *opening)
 {
     struct relay_tunnel *tunnel = opening->tunnel;
@@ -132,11 +133,15 @@ static void on_deadline(struct relay_timer *timer)
     struct relay_opening *opening = OPENING_OF(deadline, timer);
     struct relay_chain *chain = opening->chain;
     unsigned last = (unsigned)chain->config->num_hops;
+    bool is_connected = chain->links[last - 1].ready;
     struct relay_failure failure = chain->last_failure;
-    if (opening->tunnel != NULL || failure.error == RELAY_OK)
-        relay_failure_set(&failure, RELAY_ERR_TIMEOUT, last,
+    if (opening->tunnel != NULL || is_connected || failure.error == RELAY_OK)
+        relay_failure_set(&failure,
+                          opening->tunnel == NULL && is_connected ? RELAY_ERR_LIMIT : RELAY_ERR_TIMEOUT, last,
                           chain->config->hops[last - 1].places[0].authority, "%s",
-                          opening->tunnel != NULL ? "no answer in time" : "not connected in time");
+                          opening->tunnel != NULL ? "no answer in time"
+                          : is_connected          ? "it takes no more tunnels on this connection"
+                                                  : "not connected in time");
     fail(opening, &failure);
 }
 
@@ -184,8 +189,10 @@ static void on_close(void *user, int error)
     unlist_open(chain, opening);
     opening->tunnel = NULL;
     wait_in_line(chain, opening); /* where the task finds it */
-    if (!is_told)
-        fail(opening, &failure);
+    if (is_told)
+        return;
+    fail(opening, &failure);
+    opening->asks_again = !opening->asked_again; /* most of the time its connection was lost */
 }
 
 static const struct relay_tunnel_user tunnel_cb = {.on_response = on_response, .on_close = on_close};

@@ -218,6 +218,29 @@ def test_a_dead_hop_names_the_hop(chain, tcp_echo):
     assert not [peer for peer in tcp_echo.peers[1:]], "a direct connection"
 
 
+@pytest.mark.parametrize("hop", ["ingress", "egress"])
+def test_a_hop_that_crashed_and_is_back(chain, relay, tcp_echo, hop):
+    """It says at once that it knows nothing of the connections of the process before; the request that learns of it
+    is sent again."""
+    up = chain()
+    echo_through_http(up, tcp_echo)
+    crashed = up.egress if hop == "egress" else up.ingresses[0]
+    crashed.kill()
+    relay(crashed.config, name="back")
+    begun = time.monotonic()
+    echo_through_http(up, tcp_echo)
+    assert time.monotonic() - begun < 5
+
+
+def test_one_tunnel_more_than_a_connection_takes(chain, tcp_echo):
+    up = chain(egress_options={"limits.streams": 4, "limits.streams-authenticated": 4})
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            assert stack.enter_context(http1.Connection(up.http)).connect(tcp_echo.authority)[0] == 200
+        status, text = refused(up, tcp_echo.authority)
+    assert status == 502 and "takes no more tunnels" in text, text
+
+
 def test_a_refused_target_is_told(chain):
     up = chain()
     status, text = refused(up, f"127.0.0.1:{ports.free_port()}")
