@@ -9,7 +9,9 @@
 #include "lib/net/log.h"
 #include "lib/net/log_file.h"
 #include "modules/directive.h"
+#include "modules/env.h"
 
+#define MASQUE_PATHS  "/.well-known/masque/" /* RFC 9298 section 3.1, RFC 9484 section 4.1 */
 #define COMMON_FORMAT "%h %l %u %t \"%r\" %s %b \"%{Referer}i\" \"%{User-agent}i\""
 
 struct relay_access_log {
@@ -39,12 +41,48 @@ size_t h2o_stringify_protocol_version(char *dst, int version)
     return (size_t)sprintf(dst, version < 0x200 ? "HTTP/%d.%d" : "HTTP/%d", version >> 8, version & 0xff);
 }
 
+/* A target stands in such a path, whatever became of the request. */
+static bool is_tunnel_path(const struct relay_snapshot *snapshot, h2o_iovec_t path)
+{
+    struct relay_host host;
+    uint16_t port;
+    while (path.len > 1 && path.base[0] == '/' && path.base[1] == '/') /* a URL's last and a path's first */
+        path = h2o_iovec_init(path.base + 1, path.len - 1);
+    if (path.len >= strlen(MASQUE_PATHS) && memcmp(path.base, MASQUE_PATHS, strlen(MASQUE_PATHS)) == 0)
+        return true;
+    for (size_t i = 0; i < snapshot->num_connect_udp; i++)
+        if (relay_uri_template_match(&snapshot->connect_udp[i].template, path.base, path.len, &host, &port) !=
+            RELAY_URI_TEMPLATE_OTHER)
+            return true;
+    return false;
+}
+
+/* Whether somebody took us for a tunnel's other end, or for a proxy of http:// URLs, in an ordinary request. */
+static bool names_target(h2o_req_t *req)
+{
+    const struct relay_snapshot *snapshot = relay_env_of(req)->snapshot;
+    return req->res.status == 421 || is_tunnel_path(snapshot, req->input.path) ||
+           is_tunnel_path(snapshot, req->path_normalized);
+}
+
+/* All that could name the target: formats can ask for the path, the host, and fields of request and answer (Referer,
+ * Location). To log is the last that happens to a request. */
+static void hide_target(h2o_req_t *req)
+{
+    req->input.path = h2o_iovec_init(H2O_STRLIT("/"));
+    req->input.query_at = SIZE_MAX;
+    req->input.authority = req->authority = h2o_iovec_init(NULL, 0);
+    req->headers.size = req->res.headers.size = 0;
+}
+
 static void log_access(h2o_logger_t *super, h2o_req_t *req)
 {
     static const char cut_off[] = "...\n";
     struct relay_access_log *log = ((struct logger *)super)->log;
     char buffer[RELAY_LOG_LINE_MAX];
     size_t len = sizeof(buffer);
+    if (names_target(req))
+        hide_target(req);
     char *line = h2o_log_request(log->format, req, &len, buffer); /* allocated when it is longer */
     if (len > RELAY_LOG_LINE_MAX) {
         len = RELAY_LOG_LINE_MAX;

@@ -89,6 +89,44 @@ def test_no_secret_in_the_access_log(egress, certificates, tmp_path):
     assert configs.TOKEN not in text, text
 
 
+SECRET = "secret-target.example"
+
+
+@pytest.mark.parametrize("role", ["ingress", "egress"])
+def test_no_target_in_the_access_log(relay, certificates, tmp_path, role):
+    """Not when a tunnel's path comes as an ordinary request, under the default path or a template's, nor as a URL for a proxy."""
+    path, at = tmp_path / "access", configs.Ports()
+    more = {"access-log": {"path": str(path), "format": '%s "%r" %U %q %V "%{Referer}i" "%{User-Agent}i" "%{Location}o"'},
+            "proxy.connect-udp.template": ["/.well-known/masque/udp/{target_host}/{target_port}/", "/other/{target_host}/{target_port}/",
+                                           "/asked{?target_host,target_port}"]}
+    if role == "egress":
+        config = configs.egress(certificates, tmp_path, at, **more)
+    else:
+        config = configs.ingress(certificates, tmp_path, at, ["127.0.0.1:1"], **more)
+    relay(config)
+    paths = [f"/.well-known/masque/udp/{SECRET}/443/", f"/.well-known/masque/ip/{SECRET}/17/", f"/other/{SECRET}/443/",
+             f"/asked?target_host={SECRET}&target_port=443", f"/asked?target_port=443&target_host={SECRET}",
+             f"//x/../.well-known/%6dasque/udp/{SECRET}/443/"]
+    fields = [f"Referer: https://{SECRET}/", "User-Agent: a"]
+    count = 0
+    for target in [*paths, f"http://{SECRET}/{SECRET}"]:
+        for method, upgrade in (("GET", []), ("POST", []), ("GET", ["Connection: Upgrade", "Upgrade: connect-ip"])):
+            with http1.Connection(at.clear) as connection:
+                connection.request(method, target, *fields, *upgrade)
+                count += 1
+    with http2.Connection(at.tls, context=certificates.client_context(["h2"])) as connection:
+        for target in paths:
+            connection.response(connection.open([(":method", "GET"), (":scheme", "https"), (":authority", "relay.example"),
+                                                 (":path", target), ("referer", f"https://{SECRET}/")], end=True))
+        connection.response(connection.open([(":method", "GET"), (":scheme", "https"), (":authority", "relay.example"),
+                                             (":path", "/ordinary?page"), ("user-agent", "b")], end=True))
+    text = vitals.wait(lambda: [text for text in [path.read_text()] if "ordinary" in text])[0]
+    lines = text.splitlines()
+    assert SECRET not in text, text
+    assert sum('"GET / HTTP/' in line or '"POST / HTTP/' in line for line in lines) == count + len(paths) == len(lines) - 1, text
+    assert '"GET /ordinary?page HTTP/2" /ordinary ?page relay.example "-" "b"' in lines[-1], text
+
+
 def common(logs):
     """What two logs of JSON lines share by which lines of one tunnel could be found: values that are the same at both, other
     than words of our own and times of a whole minute."""
