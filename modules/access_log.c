@@ -79,6 +79,8 @@ static void log_access(h2o_logger_t *super, h2o_req_t *req)
 {
     static const char cut_off[] = "...\n";
     struct relay_access_log *log = ((struct logger *)super)->log;
+    if (relay_request_of(req)->kind != RELAY_KIND_MESSAGE)
+        return;
     char buffer[RELAY_LOG_LINE_MAX];
     size_t len = sizeof(buffer);
     if (names_target(req))

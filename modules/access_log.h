@@ -3,8 +3,9 @@
  * RELAY_LOG_LINE_MAX is cut and ends with "...", one that cannot be written at once is dropped and counted with those of
  * lib/net/log.h.
  *
- * No line names a tunnel's target: one whose path is a template's or below /.well-known/masque/, and one that a proxy
- * was asked for (421), says "/" and no field of the request.
+ * Requests for tunnels have no line, refused ones neither: they are counted. No line names a tunnel's target: one whose
+ * path is a template's or below /.well-known/masque/, and one that a proxy was asked for (421), says "/" and no field of
+ * the request.
  *
  * Use:  1. relay_access_log_register before the configuration is applied.
  *       2. relay_access_log_each: to give the files away, and to open them again when they were rotated.

@@ -127,6 +127,23 @@ def test_no_target_in_the_access_log(relay, certificates, tmp_path, role):
     assert '"GET /ordinary?page HTTP/2" /ordinary ?page relay.example "-" "b"' in lines[-1], text
 
 
+def test_tunnels_are_not_in_the_access_log(egress, certificates, tmp_path, tcp_echo):
+    """Refused ones neither, which would show their clients' addresses and times."""
+    path = tmp_path / "access"
+    relay = egress(**{"access-log": str(path)})
+    for expected, target, fields in ((407, tcp_echo.authority, []), (403, "192.0.2.1:25", [AUTH_LINE]), (200, tcp_echo.authority, [AUTH_LINE])):
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.connect(target, *fields)[0] == expected
+    for expected, target, fields in ((401, udp_path(tcp_echo), []), (400, "/ordinary", [AUTH_LINE])):
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.upgrade(target, *fields)[0] == expected
+    with http2.Connection(relay.at.tls, context=certificates.client_context(["h2"])) as connection:
+        assert connection.response(connection.connect(tcp_echo.authority))[0] == 407
+        connection.response(connection.get("/last"))
+    text = vitals.wait(lambda: [text for text in [path.read_text()] if "/last" in text])[0]
+    assert text.count("\n") == 1, text
+
+
 def common(logs):
     """What two logs of JSON lines share by which lines of one tunnel could be found: values that are the same at both, other
     than words of our own and times of a whole minute."""
