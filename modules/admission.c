@@ -346,12 +346,13 @@ static void log_close(const struct relay_ticket *ticket, int error)
         return;
     const struct relay_tunnel *tunnel = ticket->tunnel;
     int verdict = relay_tunnel_verdict(tunnel, error);
+    const uint64_t in = ticket->is_udp ? tunnel->count.payload_in : tunnel->count.bytes_in;
+    const uint64_t out = ticket->is_udp ? tunnel->count.payload_out : tunnel->count.bytes_out;
     uint64_t lived = relay_loop_now(ticket->env->loop) - tunnel->opened_at;
     relay_log(RELAY_LOG_DEBUG, "tunnel_closed", "s:s, s:s, s:I, s:I, s:I, s:I, s:I", "method",
               method_name(ticket), "reason", verdict == RELAY_OK ? "OK" : relay_error_name(verdict),
-              "seconds", (json_int_t)(lived / RELAY_SECOND), "bytes_in", (json_int_t)tunnel->count.bytes_in,
-              "bytes_out", (json_int_t)tunnel->count.bytes_out, "datagrams_in",
-              (json_int_t)tunnel->count.datagrams_in, "datagrams_out",
+              "seconds", (json_int_t)(lived / RELAY_SECOND), "bytes_in", (json_int_t)in, "bytes_out",
+              (json_int_t)out, "datagrams_in", (json_int_t)tunnel->count.datagrams_in, "datagrams_out",
               (json_int_t)tunnel->count.datagrams_out);
 }
 

@@ -132,7 +132,8 @@ static void send_as_capsule(struct udp_tunnel *self, const struct relay_run *run
     memcpy(value + 1, run->base, len);
     relay_tunnel_send_capsule(self->tunnel, RELAY_CAPSULE_DATAGRAM, value, len + 1);
     relay_loop_return_scratch(self->env->loop);
-    relay_count(metrics->datagrams_out, 1);
+    self->tunnel->count.datagrams_out++; /* as the tunnel does for those that it makes capsules of */
+    self->tunnel->count.payload_out += len;
     relay_count(metrics->udp_bytes_out, len);
 }
 

@@ -47,6 +47,7 @@ static void take_datagram(struct relay_tunnel *tunnel, const uint8_t *payload, s
     run.base = payload + used;
     run.len = run.segment = len - used;
     tunnel->count.datagrams_in++;
+    tunnel->count.payload_in += run.len;
     if (tunnel->cb != NULL && tunnel->cb->on_datagrams != NULL)
         tunnel->cb->on_datagrams(tunnel->user, &run);
     else
@@ -413,6 +414,7 @@ static enum relay_sent send_as_capsules(struct relay_tunnel *tunnel, struct rela
             break;
         end = write_datagram_capsule(end, run->context_id, run->base, one);
         tunnel->count.datagrams_out++;
+        tunnel->count.payload_out += one;
         relay_run_drop_one(run);
         all = run->len == 0;
     }
@@ -435,6 +437,7 @@ enum relay_sent relay_tunnel_send_datagrams(struct relay_tunnel *tunnel, struct 
     enum relay_sent sent = tunnel->ops->send_datagrams(tunnel, run);
     tunnel->count.datagrams_out +=
         before == 0 ? sent == RELAY_SENT : (before - run->len + run->segment - 1) / run->segment;
+    tunnel->count.payload_out += before - run->len;
     if (sent == RELAY_BLOCKED)
         tunnel->flags |= WANTS_WRITABLE;
     return sent;

@@ -114,7 +114,8 @@ struct relay_tunnel {
      * its start costs little (T76). */
     bool is_unproven;
     struct {
-        uint64_t bytes_in, bytes_out, datagrams_in, datagrams_out; /* in: from the HTTP peer */
+        /* in: from the HTTP peer. bytes: of the stream, capsules included; payload: of the datagrams */
+        uint64_t bytes_in, bytes_out, datagrams_in, datagrams_out, payload_in, payload_out;
     } count;
     /* private to tunnel.c */
     struct relay_capsule_parser capsules;

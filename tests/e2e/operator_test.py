@@ -96,6 +96,29 @@ def test_a_target_that_refuses_is_counted(egress):
     vitals.wait(lambda: relay.vitals.metrics()["twohop_udp_targets_refused_total"] == 1)
 
 
+def test_the_sizes_of_a_udp_tunnel_are_those_of_its_datagrams(egress, certificates, udp_echo):
+    """In the debug line of its end, for capsules and for frames."""
+    relay = egress()
+    path = f"/.well-known/masque/udp/{udp_echo.host}/{udp_echo.port}/"
+    with http1.Connection(relay.at.clear) as connection:
+        assert connection.upgrade(path, AUTH_LINE)[0] == 101
+        connection.send(capsule.datagram(bytes(1000)))
+        assert len(connection.read(1000)) == 1000
+
+    async def over_http3():
+        async with http3.client(relay.at.tls, certificates.ca) as client:
+            stream = client.connect_udp(path, ("proxy-authorization", configs.BEARER))
+            assert (await client.response(stream))[0] == 200
+            client.send_datagram(stream, b"\0" + bytes(1000))
+            await client.until(lambda: client.streams[stream].datagrams)
+            client.send(stream, b"", end=True)
+            await client.until(lambda: client.streams[stream].ended)
+
+    asyncio.run(over_http3())
+    ends = vitals.wait(lambda: len(found := relay.events("tunnel_closed")) == 2 and found, 5, "two ends")
+    assert [(end["bytes_in"], end["bytes_out"], end["datagrams_in"], end["datagrams_out"]) for end in ends] == [(1000, 1000, 1, 1)] * 2
+
+
 def test_lost_log_lines_are_counted(egress):
     """/dev/full takes none."""
     relay = egress(**{"error-log": "/dev/full"})
