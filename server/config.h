@@ -31,6 +31,7 @@
 struct relay_listener_config {
     struct relay_address address; /* without `host:` there are two listeners, 0.0.0.0 and :: (IPV6_V6ONLY) */
     uint16_t port;                /* 0: the kernel chooses */
+    const yoml_t *node;           /* where it stands in the file */
     bool is_quic;                 /* UDP and HTTP/3; else TCP */
     bool is_clear;                /* TCP without TLS, for tests */
     bool is_optional; /* the :: of a listener without `host:`: no error on a machine without IPv6 */
@@ -39,10 +40,11 @@ struct relay_listener_config {
 };
 
 enum relay_config_use {
+    /* Both say what would fail later, when files and sockets are opened. */
     RELAY_CONFIG_SERVE, /* log files of `access-log` are opened */
-    /* Nothing is opened for writing, and the result is only good for relay_config_free(). */
-    RELAY_CONFIG_TEST,  /* says also what would fail later, when files and sockets are opened */
-    RELAY_CONFIG_RELOAD /* not that: it happened at the start, and must not stand in the way of new tokens */
+    RELAY_CONFIG_TEST,  /* nothing is opened for writing; the result is only good for relay_config_free() */
+    RELAY_CONFIG_RELOAD /* not that: it happened at the start, and must not stand in the way of new tokens. Nothing is
+                           opened for writing either */
 };
 
 struct relay_config {

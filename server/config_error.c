@@ -43,22 +43,29 @@ static void reword(char *message, size_t size, const h2o_configurator_command_t 
                                                     : "a mapping");
 }
 
+void relay_config_error_print(char *why, size_t size, const yoml_t *node, const char *directive,
+                              const char *message)
+{
+    char place[256] = "";
+    if (node != NULL)
+        snprintf(place, sizeof(place), "%s:%zu:%zu: ", node->filename, node->line + 1, node->column + 1);
+    const char *open = directive != NULL ? "[" : "", *close = directive != NULL ? "] " : "";
+    snprintf(why, size, "%s%s%s%s%s", place, open, directive != NULL ? directive : "", close, message);
+}
+
 void h2o_configurator_errprintf(h2o_configurator_command_t *cmd, yoml_t *node, const char *reason, ...)
 {
-    char message[768], place[256] = "";
+    char message[768], text[1024];
     va_list args;
     va_start(args, reason);
     vsnprintf(message, sizeof(message), reason, args);
     va_end(args);
     reword(message, sizeof(message), cmd, node, reason);
-    if (node != NULL)
-        snprintf(place, sizeof(place), "%s:%zu:%zu: ", node->filename, node->line + 1, node->column + 1);
-    const char *open = cmd != NULL ? "[" : "", *name = cmd != NULL ? cmd->name : "",
-               *close = cmd != NULL ? "] " : "";
+    relay_config_error_print(text, sizeof(text), node, cmd != NULL ? cmd->name : NULL, message);
     if (captured == NULL)
-        fprintf(stderr, "%s%s%s%s%s\n", place, open, name, close, message);
+        fprintf(stderr, "%s\n", text);
     else if (captured[0] == '\0')
-        snprintf(captured, captured_size, "%s%s%s%s%s", place, open, name, close, message);
+        snprintf(captured, captured_size, "%s", text);
 }
 
 #ifdef __SANITIZE_ADDRESS__

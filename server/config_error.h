@@ -6,8 +6,14 @@
 
 #include <stddef.h>
 
+#include "modules/yoml.h"
+
 /* From now on the first message of this thread goes to `buffer` and later ones nowhere; NULL: all go to
  * stderr again. */
 void relay_config_error_capture(char *buffer, size_t size);
+
+/* The same form, for what shows only when the configuration is put to use. `node` may be NULL: no place is said. */
+void relay_config_error_print(char *why, size_t size, const yoml_t *node, const char *directive,
+                              const char *message);
 
 #endif

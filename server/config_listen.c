@@ -238,8 +238,9 @@ static int take_host(h2o_configurator_command_t *cmd, yoml_t *node, enum relay_c
         return -1;
     if (relay_address_parse(text, strlen(text), address) != 0)
         return refuse(cmd, node, "an IPv4 or IPv6 address");
-    return use != RELAY_CONFIG_TEST || is_bindable(address) ? 0
-                                                            : refuse(cmd, node, "an address of this machine");
+    return use == RELAY_CONFIG_RELOAD || is_bindable(address)
+               ? 0
+               : refuse(cmd, node, "an address of this machine");
 }
 
 static int apply_one(h2o_configurator_command_t *cmd, yoml_t *node, struct relay_config *config)
@@ -247,7 +248,7 @@ static int apply_one(h2o_configurator_command_t *cmd, yoml_t *node, struct relay
     yoml_t *host = NULL, *port = NULL, *type = NULL, *tls = NULL;
     const struct key keys[] = {
         {"host", &host}, {"port", &port}, {"type", &type}, {"ssl", &tls}, {NULL, NULL}};
-    struct relay_listener_config listener = {.minimum_version = TLS1_2_VERSION};
+    struct relay_listener_config listener = {.node = node, .minimum_version = TLS1_2_VERSION};
     if (node->type == YOML_TYPE_SCALAR)
         port = node;
     else if (take_keys(cmd, node, keys, "a port, or a mapping of host, port, type and ssl") != 0)

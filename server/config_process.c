@@ -108,7 +108,7 @@ static int keep_file(h2o_configurator_command_t *cmd, h2o_configurator_context_t
 {
     if (keep(cmd, node, "the path of a file", path) != 0)
         return -1;
-    const int error = relay_config_of(ctx)->use == RELAY_CONFIG_TEST ? relay_log_file_check(*path) : 0;
+    const int error = relay_config_of(ctx)->use != RELAY_CONFIG_RELOAD ? relay_log_file_check(*path) : 0;
     if (error != 0)
         h2o_configurator_errprintf(cmd, node, "expected a file that can be written to: %s: %s", *path,
                                    strerror(-error));

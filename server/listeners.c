@@ -14,6 +14,7 @@
 #include "lib/net/quic_endpoint.h"
 #include "lib/net/tls_context.h"
 #include "lib/wire/error.h"
+#include "server/config_error.h"
 
 /* One `listen:` with what was made of its certificate files. */
 struct entry {
@@ -36,10 +37,26 @@ struct relay_listeners {
 
 static void say(char *why, size_t size, const struct relay_listener_config *config, const char *what)
 {
-    char text[RELAY_ADDRESS_TEXT_SIZE];
-    const char *form = config->address.family == 6 ? "%s [%s]:%u: %s" : "%s %s:%u: %s";
-    snprintf(why, size, form, config->is_quic ? "listen udp" : "listen",
+    char text[RELAY_ADDRESS_TEXT_SIZE], message[RELAY_CONFIG_WHY_SIZE];
+    const char *form = config->address.family == 6 ? "%s[%s]:%u: %s" : "%s%s:%u: %s";
+    snprintf(message, sizeof(message), form, config->is_quic ? "udp " : "",
              relay_address_print(&config->address, text), config->port, what);
+    relay_config_error_print(why, size, config->node, "listen", message);
+}
+
+static const char *text_of(int system_error)
+{
+    return system_error == EADDRNOTAVAIL ? "expected an address of this machine" : strerror(system_error);
+}
+
+/* Of relay_quic_group_bind, whose errors have texts that speak of targets. */
+static const char *text_of_quic(int error)
+{
+    return error == RELAY_ERR_UNREACHABLE ? text_of(EADDRNOTAVAIL)
+           : error == RELAY_ERR_LIMIT     ? text_of(EADDRINUSE)
+           : error == RELAY_ERR_DENIED    ? text_of(EACCES)
+           : error == RELAY_ERR_INVALID   ? "the socket cannot be made"
+                                          : relay_error_text(error);
 }
 
 /* What tells this listener from every other that may have the same key: address, port, and the machine's ID (or
@@ -174,7 +191,7 @@ static int open_tcp(struct relay_listeners *self, struct entry *entry, char *why
     for (unsigned i = 0; i < self->num_workers; i++) {
         int fd, error = relay_acceptor_bind(&address, true, &fd);
         if (error != 0) {
-            say(why, size, entry->config, strerror(-error));
+            say(why, size, entry->config, text_of(-error));
             return RELAY_ERR_INVALID;
         }
         error = relay_worker_listen(&self->workers[i], fd, entry->tls, relay_slice(entry->alt_svc));
@@ -203,8 +220,7 @@ static int open_quic(struct relay_listeners *self, struct entry *entry, char *wh
     if (error == 0)
         entry->port = remember_own(&address, true);
     else
-        say(why, size, entry->config,
-            error == RELAY_ERR_LIMIT ? strerror(EADDRINUSE) : relay_error_text(error));
+        say(why, size, entry->config, text_of_quic(error));
     relay_quic_group_unref(group);
     free(fds);
     return error;
@@ -354,14 +370,10 @@ static int bind_unix(const char *path)
 
 static void say_admin(char *why, size_t size, const struct relay_config *config, const char *what)
 {
-    char text[RELAY_ADDRESS_TEXT_SIZE];
-    const char *form =
-        config->admin.address.family == 6 ? "admin.listen [%s]:%u: %s" : "admin.listen %s:%u: %s";
-    if (config->admin.path != NULL)
-        snprintf(why, size, "admin.listen %s: %s", config->admin.path, what);
-    else
-        snprintf(why, size, form, relay_address_print(&config->admin.address, text), config->admin.port,
-                 what);
+    char message[RELAY_CONFIG_WHY_SIZE];
+    const yoml_t *node = relay_yaml_get(config->yaml.root, "admin.listen");
+    snprintf(message, sizeof(message), "%s: %s", node->data.scalar, what);
+    relay_config_error_print(why, size, node, "admin.listen", message);
 }
 
 int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char *why, size_t size)
@@ -379,6 +391,6 @@ int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char 
     }
     if (error == 0)
         return 0;
-    say_admin(why, size, config, strerror(-error));
+    say_admin(why, size, config, text_of(-error));
     return RELAY_ERR_INVALID;
 }

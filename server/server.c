@@ -14,6 +14,7 @@
 #include "modules/failure_limit.h"
 #include "modules/token_account.h"
 #include "server/admin.h"
+#include "server/config_error.h"
 #include "server/listeners.h"
 #include "server/memory.h"
 #include "server/observation.h"
@@ -164,6 +165,15 @@ static void copy_errors_to_stderr(void)
     relay_log_copy_errors(is_same ? -1 : STDERR_FILENO);
 }
 
+/* `why`, behind the place of the directive that it is about. */
+static int say_place(const struct relay_config *config, const char *directive, char *why, size_t size)
+{
+    char message[RELAY_CONFIG_WHY_SIZE];
+    snprintf(message, sizeof(message), "%s", why);
+    relay_config_error_print(why, size, relay_yaml_get(config->yaml.root, directive), directive, message);
+    return RELAY_ERR_INVALID;
+}
+
 static int open_log(const struct relay_config *config, char *why, size_t size)
 {
     relay_log_set_level(config->log_level);
@@ -173,8 +183,8 @@ static int open_log(const struct relay_config *config, char *why, size_t size)
     }
     server.log_fd = relay_log_file_open(config->error_log);
     if (server.log_fd < 0) {
-        snprintf(why, size, "error-log: %s: %s", config->error_log, strerror(-server.log_fd));
-        return RELAY_ERR_INVALID;
+        snprintf(why, size, "%s: %s", config->error_log, strerror(-server.log_fd));
+        return say_place(config, "error-log", why, size);
     }
     relay_log_set_fd(server.log_fd);
     copy_errors_to_stderr();
@@ -237,8 +247,9 @@ static int start(const struct relay_config *config, char *why, size_t size)
     if (descriptors < DESCRIPTORS_LOW)
         relay_log(RELAY_LOG_WARNING, "few_descriptors", "s:I, s:s", "limit", (json_int_t)descriptors,
                   "advice", "raise the hard limit of open files (LimitNOFILE=), each tunnel needs up to two");
-    if (error == 0 && config->pid_file != NULL)
-        error = relay_process_write_pid(config->pid_file, &server.pid_fd, why, size);
+    if (error == 0 && config->pid_file != NULL &&
+        relay_process_write_pid(config->pid_file, &server.pid_fd, why, size) != 0)
+        error = say_place(config, "pid-file", why, size);
     if (error == 0 && (error = relay_loop_init(&server.loop, &server.admin_metrics)) != 0)
         snprintf(why, size, "%s", relay_error_text(error));
     if (error == 0 && (error = init_workers(config)) != 0)

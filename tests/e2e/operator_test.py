@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
@@ -292,6 +293,7 @@ def test_a_second_process_does_not_share_a_port(egress, certificates, tmp_path, 
     del config["admin.listen"]
     status, said = start_another(tmp_path, config)
     assert status == 1 and f":{port}: Address already in use" in said, said
+    assert re.search(rf"{tmp_path}/[^/]+:[0-9]+:[0-9]+: \[listen\] ", said), said
 
 
 def test_a_failed_start_is_not_silent(egress, tmp_path):
@@ -307,12 +309,34 @@ def test_a_failed_start_is_not_silent(egress, tmp_path):
     assert relay.log == ""
 
 
+@pytest.mark.parametrize("directive, value, expected", [
+    ("listen", {"host": "192.0.2.99", "port": 444}, "expected an address of this machine"),
+    ("listen", {"host": "192.0.2.99", "port": 444, "type": "quic"}, "expected an address of this machine"),
+    ("error-log", "/tmp", "expected a file that can be written to: /tmp: Is a directory"),
+    ("pid-file", "/nonexistent/pid", "expected a file that can be written to: /nonexistent/pid: No such file or directory"),
+    ("admin.listen", "/nonexistent/socket", "expected a file that can be written to: /nonexistent/socket: No such file or directory"),
+    ("access-log", "/nonexistent/log", "expected a file that can be written to: /nonexistent/log: No such file or directory"),
+])
+def test_a_start_says_what_the_test_says(certificates, tmp_path, directive, value, expected):
+    config = configs.egress(certificates, tmp_path, configs.Ports())
+    ssl = config["listen"][0]["ssl"]
+    path = tmp_path / "relay.yaml"
+    path.write_text(yaml.safe_dump(config | {directive: value | {"ssl": ssl} if directive == "listen" else value}))
+    said = []
+    for test in (["-t"], []):
+        done = subprocess.run([process.BUILD / "twohop", *test, "-c", path], env=process.environment(), capture_output=True, text=True,
+                              timeout=20)
+        said.append((done.returncode, done.stderr))
+    assert said[0] == said[1], said
+    assert re.fullmatch(rf"{path}:[0-9]+:[0-9]+: \[{directive}\] {expected}\n", said[0][1]) and said[0][0] == 1, said
+
+
 def test_an_admin_socket_of_the_living_is_not_taken(egress, relay, certificates, tmp_path):
     path = tmp_path / "admin.sock"
     first = egress(**{"admin.listen": str(path)})
     config = configs.egress(certificates, tmp_path, configs.Ports(), **{"admin.listen": str(path)})
     status, said = start_another(tmp_path, config)
-    assert status == 1 and f"admin.listen {path}: Address already in use" in said, said
+    assert status == 1 and f"[admin.listen] {path}: Address already in use" in said, said
     first.kill()
     assert path.exists()
     relay(config)
