@@ -106,6 +106,23 @@ static int check_limits(const struct relay_config *config)
     return name == NULL ? 0 : refuse(find(config->yaml.root, name, config->yaml.root), name, expected);
 }
 
+/* The admin listener shares its port with nobody, a listener on all addresses neither. */
+static int check_admin(const struct relay_config *config)
+{
+    yoml_t *root = config->yaml.root;
+    for (size_t i = 0; config->admin.is_given && config->admin.path == NULL && i < config->num_listeners;
+         i++) {
+        const struct relay_listener_config *listener = &config->listeners[i];
+        const struct relay_address all = {.family = config->admin.address.family};
+        if (!listener->is_quic && listener->port == config->admin.port && listener->port != 0 &&
+            (relay_address_equal(&listener->address, &config->admin.address) ||
+             relay_address_equal(&listener->address, &all)))
+            return refuse(find(root, "admin.listen", root), "admin.listen",
+                          "an address and port that no listen: has");
+    }
+    return 0;
+}
+
 const char *relay_config_doubt(const struct relay_snapshot *snapshot)
 {
     const struct relay_token_file *tokens = &snapshot->tokens;
@@ -129,7 +146,8 @@ int relay_config_check_finish(struct relay_config *config)
         return refuse(root, NULL, "role: ingress or role: egress");
     if (config->num_listeners == 0)
         return refuse(root, NULL, "at least one listen:");
-    if (check_auth(config) != 0 || check_proxy(config) != 0 || check_limits(config) != 0)
+    if (check_auth(config) != 0 || check_proxy(config) != 0 || check_limits(config) != 0 ||
+        check_admin(config) != 0)
         return -1;
     if (snapshot->role == RELAY_ROLE_INGRESS) /* its only names are its operator's, those of relays: */
         config->resolver.hosts_file = RELAY_HOSTS_FILE;
