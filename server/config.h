@@ -90,6 +90,10 @@ int relay_config_reload(const char *file, const struct relay_config *running,
 /* What is allowed and looks like a mistake, as a sentence: nobody has a token that is good now. NULL: nothing. */
 const char *relay_config_doubt(const struct relay_snapshot *snapshot);
 
+/* The same for rules of proxy.connect and proxy.connect-udp (lib/wire/acl.h): calls `cb` with "FILE:LINE:COLUMN:
+ * [directive] warning: ..." for each. */
+void relay_config_each_doubtful_rule(const struct relay_config *config, void (*cb)(const char *text));
+
 /* `twohop --help-config`: the manual, from the tables of directives, to stdout. */
 void relay_config_print_manual(void);
 

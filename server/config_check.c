@@ -1,5 +1,6 @@
 #include "server/config_check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,6 +11,7 @@
 #include "lib/net/hosts_file.h"
 #include "modules/limits_config.h"
 #include "modules/proxy_config.h"
+#include "server/config_error.h"
 
 static int refuse(yoml_t *node, const char *name, const char *expected)
 {
@@ -136,6 +138,39 @@ const char *relay_config_doubt(const struct relay_snapshot *snapshot)
                ? "the file of auth.tokens has no token: nobody can open a tunnel, and SIGHUP refuses it "
                  "unless a line says none"
                : "all tokens in the file of auth.tokens have expired: nobody can open a tunnel";
+}
+
+static void doubt_rule(const char *directive, const yoml_t *item, void (*cb)(const char *text))
+{
+    char message[512], text[RELAY_CONFIG_WHY_SIZE];
+    const char *rule = item->type == YOML_TYPE_SCALAR ? item->data.scalar : "";
+    if (!relay_acl_seems_to_name_port(rule))
+        return;
+    const char *colon = strrchr(rule, ':');
+    snprintf(message, sizeof(message),
+             "warning: %s is an address, at every port: expected %c[%.*s]:%s for a port, or %s/128", rule,
+             rule[0], (int)(colon - rule - 1), rule + 1, colon + 1, rule);
+    relay_config_error_print(text, sizeof(text), item, directive, message);
+    cb(text);
+}
+
+static void doubt_rules(const yoml_t *node, void (*cb)(const char *text))
+{
+    for (size_t i = 0; node->type == YOML_TYPE_MAPPING && i < node->data.mapping.size; i++) {
+        const yoml_t *key = node->data.mapping.elements[i].key, *value = node->data.mapping.elements[i].value;
+        const char *name = key->type == YOML_TYPE_SCALAR ? key->data.scalar : "";
+        const bool is_list = strcmp(name, "proxy.connect") == 0 || strcmp(name, "proxy.connect-udp") == 0;
+        if (is_list && value->type == YOML_TYPE_SCALAR)
+            doubt_rule(name, value, cb);
+        for (size_t j = 0; is_list && value->type == YOML_TYPE_SEQUENCE && j < value->data.sequence.size; j++)
+            doubt_rule(name, value->data.sequence.elements[j], cb);
+        doubt_rules(value, cb);
+    }
+}
+
+void relay_config_each_doubtful_rule(const struct relay_config *config, void (*cb)(const char *text))
+{
+    doubt_rules(config->yaml.root, cb);
 }
 
 int relay_config_check_finish(struct relay_config *config)

@@ -39,6 +39,11 @@ static const char token_usage[] =
     "it has a line `none`: that revokes all. Replace the file in one step (mv), so that no half of it is "
     "read.\n";
 
+static void on_doubt(const char *text)
+{
+    fprintf(stderr, "%s\n", text);
+}
+
 static int test(const char *file)
 {
     struct relay_config *config;
@@ -49,6 +54,8 @@ static int test(const char *file)
         (error = relay_process_become(config->user, why, sizeof(why))) == 0)
         error = relay_reload_files_check(config, file, why, sizeof(why));
     const char *doubt = error == 0 ? relay_config_doubt(config->snapshot) : NULL;
+    if (error == 0)
+        relay_config_each_doubtful_rule(config, on_doubt);
     relay_config_free(config);
     if (error != 0) {
         fprintf(stderr, "%s\n", why);

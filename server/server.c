@@ -106,6 +106,11 @@ static void warn_without_tokens(void)
         relay_log(RELAY_LOG_WARNING, "no_tokens", "s:s", "reason", doubt);
 }
 
+static void warn_of_rule(const char *text)
+{
+    relay_log(RELAY_LOG_WARNING, "doubtful_rule", "s:s", "reason", text);
+}
+
 static void count_failed_reload(const char *why)
 {
     relay_count(server.metrics.reload_failed, 1);
@@ -307,6 +312,7 @@ int relay_server_run(const char *file, struct relay_config *config)
               server.source.role, "workers", (int)server.num_workers, "tokens",
               (json_int_t)server.snapshot->tokens.count, "listeners", list_listeners());
     warn_without_tokens();
+    relay_config_each_doubtful_rule(config, warn_of_rule);
     relay_loop_run(&server.loop);
     uv_thread_join(&server.joiner);
     if (config->pid_file != NULL)

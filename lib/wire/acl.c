@@ -252,6 +252,14 @@ int relay_acl_add(struct relay_acl *acl, const char *rule, const char **why)
     return 0;
 }
 
+bool relay_acl_seems_to_name_port(const char *rule)
+{
+    struct relay_address address;
+    const char *host = rule + strspn(rule, "+-"), *colon = strrchr(host, ':');
+    return colon != NULL && parse_port(colon + 1, strlen(colon + 1)) != 0 &&
+           relay_address_parse(host, (size_t)(colon - host), &address) == 0 && address.family == 6;
+}
+
 void relay_acl_dispose(struct relay_acl *acl)
 {
     for (size_t i = 0; i < acl->count; i++)

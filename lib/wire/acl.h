@@ -85,6 +85,10 @@ struct relay_acl_context {
 /* Appends one rule. RELAY_ERR_INVALID: *why (never NULL then; static) says what was expected.
  * RELAY_ERR_NO_MEMORY. The list is unchanged on failure. */
 int relay_acl_add(struct relay_acl *acl, const char *rule, const char **why);
+/* Whether a rule that was taken looks as if more was meant than it says: "+::1:443" is the address ::1:443, at every
+ * port. So look rules whose IPv6 address has no brackets and no prefix length, and is one without its last group too,
+ * which could be a port. */
+bool relay_acl_seems_to_name_port(const char *rule);
 void relay_acl_dispose(struct relay_acl *acl);
 
 /* Before DNS: 0 when some address of this name might be admitted, RELAY_ERR_DENIED when none could be,

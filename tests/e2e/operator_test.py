@@ -331,6 +331,23 @@ def test_a_start_says_what_the_test_says(certificates, tmp_path, directive, valu
     assert re.fullmatch(rf"{path}:[0-9]+:[0-9]+: \[{directive}\] {expected}\n", said[0][1]) and said[0][0] == 1, said
 
 
+def test_a_port_without_brackets_is_warned_of(relay, certificates, tmp_path):
+    """`+::1:443` is an address; by -t and at start."""
+    allow = ["+127.0.0.0/8", "+::1:443", "+2001:4860:4860::8888", "+::1:443/128"]
+    config = configs.egress(certificates, tmp_path, configs.Ports(), allow=allow)
+    started = relay(config)
+    events = vitals.wait(lambda: len(found := started.events("doubtful_rule")) >= 2 and found)
+    warnings = [event["reason"] for event in events]
+    tested = subprocess.run([process.BUILD / "twohop", "-t", "-c", started.path], env=process.environment(), capture_output=True, text=True,
+                            timeout=20)
+    assert tested.returncode == 0 and tested.stderr.splitlines() == warnings, (tested, warnings)
+    place = rf"{started.path}:[0-9]+:[0-9]+: "
+    assert len(warnings) == 2, warnings
+    what = r"warning: \+::1:443 is an address, at every port: expected \+\[::1\]:443 for a port, or \+::1:443/128"
+    for directive in ("proxy.connect", "proxy.connect-udp"):
+        assert any(re.fullmatch(rf"{place}\[{directive}\] {what}", warning) for warning in warnings), warnings
+
+
 def test_an_admin_socket_of_the_living_is_not_taken(egress, relay, certificates, tmp_path):
     path = tmp_path / "admin.sock"
     first = egress(**{"admin.listen": str(path)})

@@ -482,6 +482,35 @@ static void malformed_rules_are_refused_with_a_reason(void **state)
     relay_acl_dispose(&acl);
 }
 
+static void a_port_behind_an_address_without_brackets_is_noticed(void **state)
+{
+    static const char *const noticed[] = {"+::1:443", "-2001:db8::1:53", "+fe80::a:b:8443"};
+    static const char *const others[] = {
+        "+::1",
+        "+::443",
+        "+2001:4860:4860::8888",
+        "+::1:443/128",
+        "+[::1]:443",
+        "+[::1:443]",
+        "+::1:44a",
+        "+::1:0443",
+        "+1:2:3:4:5:6:7:443",
+        "+::ffff:192.0.2.1",
+        "+*:443",
+        "+a.example:443",
+        "+",
+        "+192.0.2.1:443",
+        "+2001:db8::/32",
+        "+1:2:3:4:5:6::443",
+    };
+    for (size_t i = 0; i < COUNT(noticed); i++)
+        if (!relay_acl_seems_to_name_port(noticed[i]))
+            fail_msg("%s", noticed[i]);
+    for (size_t i = 0; i < COUNT(others); i++)
+        if (relay_acl_seems_to_name_port(others[i]))
+            fail_msg("%s", others[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -494,6 +523,7 @@ int main(void)
         cmocka_unit_test(names_are_denied_early_only_when_no_address_could_pass),
         cmocka_unit_test(own_listeners_are_prohibited_whatever_the_list_says),
         cmocka_unit_test(malformed_rules_are_refused_with_a_reason),
+        cmocka_unit_test(a_port_behind_an_address_without_brackets_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
