@@ -28,7 +28,8 @@ static const char token_usage[] =
     "\n"
     "Prints a new secret, for its user, and the line to append to the file of auth.tokens:\n"
     "    NAME SHA256-OF-THE-SECRET [expires=WHEN]\n"
-    "NAME is 1-64 letters, digits, '.', '_' or '-', not '-' first. Append expires=WHEN to the line for a "
+    "NAME is 1-64 letters, digits, '.', '_' or '-', not '-' first, and not \"none\". Append expires=WHEN to "
+    "the line for a "
     "token that\n"
     "ends: a date (2027-01-01: from 00:00 UTC on it is refused), a date and time (2027-01-01T12:00:00Z, or "
     "with\n"
@@ -83,7 +84,8 @@ static int make_token(const char *name)
     struct relay_new_token token;
     const int error = relay_token_new(&token, name);
     if (error == RELAY_ERR_INVALID)
-        fprintf(stderr, "twohop: a token's name is 1-64 letters, digits, '.', '_' or '-', not '-' first\n");
+        fprintf(stderr, "twohop: a token's name is 1-64 letters, digits, '.', '_' or '-', not '-' first, and "
+                        "not \"none\"\n");
     else if (error != 0)
         fprintf(stderr, "twohop: %s\n", relay_error_text(error));
     else

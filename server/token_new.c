@@ -22,7 +22,7 @@ static int check_line(const char *line, const char *name)
 int relay_token_new(struct relay_new_token *token, const char *name)
 {
     uint8_t bytes[RELAY_TOKEN_SECRET_BYTES], digest[EVP_MAX_MD_SIZE];
-    if (strlen(name) > RELAY_TOKEN_NAME_MAX || name[0] == '-')
+    if (strlen(name) > RELAY_TOKEN_NAME_MAX || name[0] == '-' || strcmp(name, "none") == 0)
         return RELAY_ERR_INVALID;
     if (RAND_bytes(bytes, sizeof(bytes)) != 1 ||
         relay_base64_encode(RELAY_BASE64_URL, bytes, sizeof(bytes), token->secret, sizeof(token->secret)) !=

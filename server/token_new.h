@@ -13,7 +13,8 @@ struct relay_new_token {
               1]; /* of the token file, without its end */
 };
 
-/* RELAY_ERR_INVALID: the name is not one of lib/wire/token_file.h, or it begins with "-" as options do. RELAY_ERR_INTERNAL: no randomness. */
+/* RELAY_ERR_INVALID: the name is not one of lib/wire/token_file.h, it begins with "-" as options
+ * do, or it is "none", whose line in the file has a meaning of its own. RELAY_ERR_INTERNAL: no randomness. */
 int relay_token_new(struct relay_new_token *token, const char *name);
 
 #endif
