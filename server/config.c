@@ -247,8 +247,11 @@ int relay_config_reload(const char *file, const struct relay_config *running,
     }
     if (!config->snapshot->auth_off && config->snapshot->tokens.count == 0 &&
         !config->snapshot->tokens.is_none) {
-        snprintf(why, why_size, "%s: auth.tokens: expected a token, or a line \"none\" that revokes all",
-                 file);
+        const yoml_t *tokens = relay_yaml_get(config->yaml.root, "auth.tokens");
+        char message[RELAY_CONFIG_WHY_SIZE];
+        snprintf(message, sizeof(message), "%s:1:1: expected a token, or a line \"none\" that revokes all",
+                 tokens->data.scalar);
+        relay_config_error_print(why, why_size, tokens, "auth.tokens", message);
         relay_config_free(config);
         return RELAY_ERR_INVALID;
     }

@@ -505,6 +505,8 @@ def test_the_last_token_is_revoked_by_a_line(egress, tcp_echo):
             file.write_text(text)
             relay.signal(signal.SIGHUP)
             vitals.wait(lambda: len(relay.events("reload_failed")) == count, 5, "the failed reload")
+            reason = relay.events("reload_failed")[-1]["reason"]
+            assert re.match(rf"{relay.path}:[0-9]+:[0-9]+: \[auth.tokens\] {file}:[12]:[0-9]+: expected ", reason), reason
             open_one.send(b"still here")
             assert open_one.read(10) == b"still here"
             with http1.Connection(relay.at.clear) as another:
