@@ -376,16 +376,23 @@ static void say_admin(char *why, size_t size, const struct relay_config *config,
     relay_config_error_print(why, size, node, "admin.listen", message);
 }
 
-int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char *why, size_t size)
+int relay_listeners_bind_admin(const struct relay_config *config, struct relay_admin_socket *admin, char *why,
+                               size_t size)
 {
     struct sockaddr_storage address;
+    struct stat status;
     int error = 0;
+    *admin = (struct relay_admin_socket){0};
     if (config->admin.path != NULL) {
-        *fd = bind_unix(config->admin.path);
-        error = *fd >= 0 ? 0 : -errno;
+        admin->fd = bind_unix(config->admin.path);
+        error = admin->fd >= 0 ? 0 : -errno;
+        if (error == 0 && stat(config->admin.path, &status) == 0) {
+            admin->device = status.st_dev;
+            admin->inode = status.st_ino;
+        }
     } else {
         relay_address_to_sockaddr(&config->admin.address, config->admin.port, &address);
-        error = relay_acceptor_bind(&address, false, fd);
+        error = relay_acceptor_bind(&address, false, &admin->fd);
         if (error == 0)
             remember_own(&address, false);
     }
@@ -393,4 +400,12 @@ int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char 
         return 0;
     say_admin(why, size, config, text_of(-error));
     return RELAY_ERR_INVALID;
+}
+
+void relay_listeners_remove_admin(const struct relay_config *config, const struct relay_admin_socket *admin)
+{
+    struct stat status;
+    if (config->admin.path != NULL && admin->inode != 0 && stat(config->admin.path, &status) == 0 &&
+        status.st_dev == admin->device && status.st_ino == admin->inode)
+        unlink(config->admin.path);
 }

@@ -3,6 +3,7 @@
 #define RELAY_SERVER_LISTENERS_H
 
 #include <netinet/in.h>
+#include <sys/types.h>
 
 #include "server/config.h"
 #include "server/worker.h"
@@ -22,7 +23,17 @@ int relay_listeners_reload(struct relay_listeners *listeners, char *why, size_t 
 void relay_listeners_each(const struct relay_listeners *listeners, void (*cb)(void *user, const char *text),
                           void *user);
 
-/* The admin listener's descriptor: 0 or RELAY_ERR_INVALID with `why`. */
-int relay_listeners_bind_admin(const struct relay_config *config, int *fd, char *why, size_t size);
+/* Of admin.listen. */
+struct relay_admin_socket {
+    int fd;
+    dev_t device; /* of a unix socket's path, that another process may have replaced when we end */
+    ino_t inode;  /* 0: there is none */
+};
+
+/* 0 or RELAY_ERR_INVALID with `why`. */
+int relay_listeners_bind_admin(const struct relay_config *config, struct relay_admin_socket *admin, char *why,
+                               size_t size);
+/* At the end: a unix socket is unlinked if the path is still ours. */
+void relay_listeners_remove_admin(const struct relay_config *config, const struct relay_admin_socket *admin);
 
 #endif

@@ -39,6 +39,7 @@ struct server {
     struct relay_source_limit sources; /* lent as well */
     struct relay_listeners *listeners;
     struct relay_admin *admin;
+    struct relay_admin_socket admin_socket;
     struct relay_admin_source source;
     struct relay_memory memory;
     struct relay_observation observation;
@@ -224,15 +225,14 @@ static int init_workers(const struct relay_config *config)
 
 static int open_admin(const struct relay_config *config, char *why, size_t size)
 {
-    int fd;
     server.source.role = server.snapshot->role == RELAY_ROLE_INGRESS ? "ingress" : "egress";
     server.source.started_at = relay_loop_now(&server.loop);
     if (!config->admin.is_given)
         return 0;
-    int error = relay_listeners_bind_admin(config, &fd, why, size);
+    int error = relay_listeners_bind_admin(config, &server.admin_socket, why, size);
     if (error != 0)
         return error;
-    server.admin = relay_admin_new(&server.loop, fd, &server.source);
+    server.admin = relay_admin_new(&server.loop, server.admin_socket.fd, &server.source);
     return server.admin != NULL ? 0 : RELAY_ERR_NO_MEMORY;
 }
 
@@ -315,6 +315,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     relay_config_each_doubtful_rule(config, warn_of_rule);
     relay_loop_run(&server.loop);
     uv_thread_join(&server.joiner);
+    relay_listeners_remove_admin(config, &server.admin_socket);
     if (config->pid_file != NULL)
         relay_process_remove_pid(config->pid_file, server.pid_fd);
     relay_log(RELAY_LOG_INFO, "ended", NULL);

@@ -359,6 +359,21 @@ def test_an_admin_socket_of_the_living_is_not_taken(egress, relay, certificates,
     relay(config)
 
 
+def test_an_admin_socket_goes_with_its_process(egress, tmp_path):
+    """Unless its path has become another's meanwhile."""
+    path = tmp_path / "admin.sock"
+    first = egress(**{"admin.listen": str(path)})
+    assert path.is_socket()
+    first.stop()
+    assert not path.exists()
+    second = egress(**{"admin.listen": str(path)})
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        second.stop()
+        assert path.is_socket()
+
+
 def test_an_admin_address_of_the_living_is_named(egress, certificates, tmp_path):
     config = configs.egress(certificates, tmp_path, configs.Ports(), **{"admin.listen": f"127.0.0.1:{egress().at.admin}"})
     status, said = start_another(tmp_path, config)
