@@ -27,7 +27,7 @@ struct check {
     struct relay_tunnel *tunnel;
     int error;
     char verdict[160];
-    bool is_target_fault; /* `error` is what the last hop says of the target that was named */
+    bool is_target_fault; /* `error` is what the last hop says of the target, not of us */
     char answer[120];     /* the first such, in words */
     struct relay_timer goodbye;
 };
@@ -138,8 +138,8 @@ static bool has_token(const struct check *check)
 static void judge(struct check *check, int error, const char *why, bool is_answer)
 {
     bool is_policy = error == RELAY_ERR_DENIED || error == RELAY_ERR_ADDRESS_PROHIBITED;
-    check->is_target_fault = check->target != NULL && is_answer &&
-                             (is_policy || is_about_target(error) || error == RELAY_ERR_TIMEOUT);
+    bool is_reached = check->target != NULL && (is_about_target(error) || error == RELAY_ERR_TIMEOUT);
+    check->is_target_fault = is_answer && (is_policy || is_reached);
     if (check->is_target_fault && check->answer[0] == '\0')
         snprintf(check->answer, sizeof(check->answer), "%s", why);
     check->error = is_good(check, error) ? RELAY_OK : error;
@@ -274,7 +274,11 @@ static void conclude(struct check *check, size_t num_good)
         fprintf(check->out, "the chain %s", num_good > 0 ? "works" : "does not work");
     else
         fprintf(check->out, "the chain works through %zu of %zu ingresses", num_good, num_places);
-    if (num_good > 0 && check->answer[0] != '\0') {
+    if (num_good > 0 && check->answer[0] != '\0' && check->target == NULL) {
+        fprintf(check->out,
+                ", but its last hop refuses what is asked for without --target, a name at port 443: %s",
+                check->answer);
+    } else if (num_good > 0 && check->answer[0] != '\0') {
         relay_authority_write(check->target, check->port, target, sizeof(target));
         fprintf(check->out, ", but not to %s: %s", target, check->answer);
     }

@@ -10,8 +10,8 @@
  * a UDP tunnel. `target` NULL: to a name that cannot exist (RFC 6761 section 6.4), so that nobody is bothered: an
  * answer about the name means that the token and the policy let us pass. Else to that target, which must be
  * reached. Runs the loop itself. Writes one line for each hop and each tunnel, and one that says whether the chain
- * works; it does when only the target refuses. 0: everything works through every ingress; else the error of the
- * first thing that does not, be it the target. */
+ * works; it does when only the target refuses, or the last hop's policy. 0: everything works through every ingress;
+ * else the error of the first thing that does not, be it the target. */
 int relay_check_run(struct relay_hop_environment *environment, const struct relay_client_config *config,
                     const struct relay_host *target, uint16_t port, FILE *out);
 

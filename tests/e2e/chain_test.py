@@ -284,6 +284,7 @@ def test_check(chain):
     done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=40,
                           capture_output=True, text=True)
     assert done.returncode != 0 and "refused by policy" in done.stdout and "--target" in done.stdout, done.stdout
+    assert "\nthe chain works, but its last hop refuses what is asked for without --target" in done.stdout, done.stdout
     path.write_text(yaml.safe_dump(up.client_config(egress_token="wrong")))
     done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=40,
                           capture_output=True, text=True)
