@@ -39,6 +39,7 @@ static int tunnel_respond(struct relay_tunnel *tunnel, const struct relay_respon
     relay_buffer_dispose(&out);
     if (h->framing == RELAY_HTTP1_SEND_TUNNEL) {
         h->state = RELAY_HTTP1_AT_TUNNEL;
+        relay_stream_guard(h->stream);
         relay_task_queue(h->super.loop, &h->task); /* early bytes are told from there */
         if (response->ends) {
             relay_stream_fin(h->stream);

@@ -186,6 +186,7 @@ int relay_splice(struct relay_tunnel *tunnel, struct relay_stream *stream, uint6
         relay_stream_start(stream, &stream_user, splice);
     else
         relay_stream_set_user(stream, &stream_user, splice);
+    relay_stream_guard(stream);
     set_reading(splice);
     relay_tunnel_resume(tunnel);
     return RELAY_OK;

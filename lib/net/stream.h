@@ -49,6 +49,7 @@ struct relay_stream_ops {
     bool (*send)(struct relay_stream *stream, const uint8_t *bytes, size_t len);
     size_t (*unacknowledged)(struct relay_stream *stream);       /* NULL: not known */
     enum relay_stream_peer (*look)(struct relay_stream *stream); /* NULL: not known */
+    void (*guard)(struct relay_stream *stream);                  /* NULL: a no-op */
     void (*fin)(struct relay_stream *stream);
     void (*pause)(struct relay_stream *stream);
     void (*resume)(struct relay_stream *stream);
@@ -124,6 +125,15 @@ static inline size_t relay_stream_unacknowledged(struct relay_stream *stream)
 static inline enum relay_stream_peer relay_stream_look(struct relay_stream *stream)
 {
     return stream->ops->look != NULL ? stream->ops->look(stream) : RELAY_PEER_THERE;
+}
+
+/* From now on the end of the process resets the peer of a TCP stream. The FIN by which a kernel closes what a dead
+ * process leaves behind would let what is cut off look complete. It lasts until our own FIN has gone out behind all
+ * bytes, or until the ending: no orderly end becomes a reset. */
+static inline void relay_stream_guard(struct relay_stream *stream)
+{
+    if (stream->ops->guard != NULL)
+        stream->ops->guard(stream);
 }
 
 /* Half-close after what was sent: FIN (TLS: close_notify, then FIN). Reading goes on. */

@@ -9,6 +9,9 @@
  * An ending takes the user away (cb NULL). The socket is closed by it, or, released, when it has drained and
  * the peer has ended too; the memory is freed from a task, because an ending may come from inside a callback
  * of ours.
+ *
+ * The guard (stream.h) is SO_LINGER with a time of 0, which makes a RST of every close(2), the kernel's included. It
+ * comes off where the FIN goes out and before an orderly close.
  */
 #include <errno.h>
 #include <linux/sockios.h>
@@ -58,6 +61,7 @@ struct tcp {
     bool hangup_told; /* a FIN came while paused: it is read after resume */
     bool fin_seen;    /* the peer's FIN was read */
     bool fin_wanted, fin_sent;
+    bool is_guarded;     /* close(2) will send a RST, whoever calls it: also the kernel when we are dead */
     bool wants_writable; /* send returned false */
     bool released;       /* no user; draining and lingering */
     bool ended;          /* no user; only the memory is left */
@@ -101,6 +105,15 @@ static void drop_writes(struct tcp *tcp)
     relay_buffer_dispose(&tcp->queue);
     tcp->num_borrowed = 0;
     tcp->borrowed_len = 0;
+}
+
+static void set_guarded(struct tcp *tcp, bool is_guarded)
+{
+    const struct linger linger = {.l_onoff = is_guarded, .l_linger = 0};
+    if (tcp->fd == -1 || tcp->is_guarded == is_guarded)
+        return;
+    tcp->is_guarded = is_guarded;
+    setsockopt(tcp->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
 static void close_socket(struct tcp *tcp)
@@ -167,6 +180,7 @@ static void linger_on(struct tcp *tcp)
 static void wrote(struct tcp *tcp)
 {
     if (tcp->fin_wanted && !tcp->fin_sent && pending(tcp) == 0) {
+        set_guarded(tcp, false); /* the kernel has all; it delivers that without us too */
         shutdown(tcp->fd, SHUT_WR);
         tcp->fin_sent = true;
     }
@@ -348,6 +362,13 @@ static enum relay_stream_peer tcp_look(struct relay_stream *stream)
     return ioctl(tcp->fd, FIONREAD, &unread) == 0 && unread > 0 ? RELAY_PEER_SAID_ALL : RELAY_PEER_ENDED;
 }
 
+static void tcp_guard(struct relay_stream *stream)
+{
+    struct tcp *tcp = (struct tcp *)stream;
+    if (!tcp->fin_sent)
+        set_guarded(tcp, true);
+}
+
 static void tcp_fin(struct relay_stream *stream)
 {
     struct tcp *tcp = (struct tcp *)stream;
@@ -372,16 +393,21 @@ static void tcp_resume(struct relay_stream *stream)
     arm(tcp);
 }
 
-static void tcp_close(struct relay_stream *stream)
+static void drop(struct tcp *tcp)
 {
-    struct tcp *tcp = (struct tcp *)stream;
-    stream->cb = NULL;
+    tcp->super.cb = NULL;
     /* What was gathered counts as sent: an alert is followed by a close. */
     if (tcp->is_gathering && tcp->fd != -1) {
         struct iovec piece = {relay_buffer_bytes(&tcp->queue), tcp->queue.len};
         (void)write_pieces(tcp, &piece, 1);
     }
     end(tcp);
+}
+
+static void tcp_close(struct relay_stream *stream)
+{
+    set_guarded((struct tcp *)stream, false);
+    drop((struct tcp *)stream);
 }
 
 static void tcp_release(struct relay_stream *stream)
@@ -401,18 +427,10 @@ static void tcp_release(struct relay_stream *stream)
     wrote(tcp);
 }
 
-/* close(2) will send a RST. */
-static void make_reset(struct tcp *tcp)
-{
-    struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    if (tcp->fd != -1)
-        setsockopt(tcp->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-}
-
 static void tcp_reset(struct relay_stream *stream)
 {
-    make_reset((struct tcp *)stream);
-    tcp_close(stream);
+    set_guarded((struct tcp *)stream, true);
+    drop((struct tcp *)stream);
 }
 
 static const struct relay_stream_ops tcp_ops = {
@@ -421,6 +439,7 @@ static const struct relay_stream_ops tcp_ops = {
     .send = tcp_send,
     .unacknowledged = tcp_unacknowledged,
     .look = tcp_look,
+    .guard = tcp_guard,
     .fin = tcp_fin,
     .pause = tcp_pause,
     .resume = tcp_resume,
@@ -466,7 +485,7 @@ static void on_tell(struct relay_task *task)
 static void stop_lingering(struct tcp *tcp)
 {
     if (!tcp->fin_sent)
-        make_reset(tcp);
+        set_guarded(tcp, true);
     end(tcp);
 }
 

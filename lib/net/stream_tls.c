@@ -404,6 +404,11 @@ static bool tls_send(struct relay_stream *stream, const uint8_t *bytes, size_t l
     return tls->error != RELAY_OK || lower_room(tls) > 0;
 }
 
+static void tls_guard(struct relay_stream *stream)
+{
+    relay_stream_guard(((struct tls *)stream)->lower);
+}
+
 static void tls_fin(struct relay_stream *stream)
 {
     struct tls *tls = (struct tls *)stream;
@@ -478,6 +483,7 @@ static const struct relay_stream_ops tls_ops = {
     .start = tls_start,
     .room = tls_room,
     .send = tls_send,
+    .guard = tls_guard,
     .fin = tls_fin,
     .pause = tls_pause,
     .resume = tls_resume,
