@@ -23,7 +23,8 @@
 #include "server/reload_files.h"
 #include "server/worker.h"
 
-#define DESCRIPTORS_LOW 4096 /* below this an operator is warned at start */
+#define END_MAX         (500 * RELAY_MS) /* what the workers get to say goodbye after a second SIGTERM */
+#define DESCRIPTORS_LOW 4096             /* below this an operator is warned at start */
 
 struct server {
     const char *file;
@@ -44,6 +45,7 @@ struct server {
     struct relay_memory memory;
     struct relay_observation observation;
     uv_signal_t terminate, interrupt, hangup;
+    struct relay_timer end_timer; /* runs from the second SIGTERM on */
     uv_thread_t joiner;
     int pid_fd, log_fd; /* -1: none. log_fd: of error-log */
     unsigned num_terminations;
@@ -72,18 +74,43 @@ static void join_all(void *arg)
     relay_loop_post(&server.loop, on_all_joined, NULL);
 }
 
-static void on_terminate(uv_signal_t *handle, int number)
+static void drain(void)
 {
-    if (server.num_terminations++ > 0) {
-        relay_log(RELAY_LOG_WARNING, "ended_at_once", NULL);
-        _exit(0);
-    }
     relay_log(RELAY_LOG_INFO, "draining", "s:i", "seconds", (int)server.snapshot->caps.drain_seconds);
     server.source.is_draining = true;
     for (unsigned i = 0; i < server.num_workers; i++)
         relay_worker_drain(&server.workers[i]);
     if (uv_thread_create(&server.joiner, join_all, NULL) != 0)
         _exit(0);
+}
+
+static void on_end_timer(struct relay_timer *timer)
+{
+    relay_log(RELAY_LOG_WARNING, "cut_off", "s:s", "reason", "not all workers ended in time");
+    _exit(0);
+}
+
+/* A client over QUIC would wait for its timeout if nothing told it. */
+static void end_drain(void)
+{
+    relay_log(RELAY_LOG_WARNING, "ended_at_once", NULL);
+    relay_timer_set_after(&server.loop, &server.end_timer, END_MAX);
+    for (unsigned i = 0; i < server.num_workers; i++)
+        relay_worker_end_drain(&server.workers[i]);
+}
+
+static void on_terminate(uv_signal_t *handle, int number)
+{
+    switch (server.num_terminations++) {
+    case 0:
+        drain();
+        break;
+    case 1:
+        end_drain();
+        break;
+    default:
+        _exit(0);
+    }
 }
 
 static void reopen_log(const char *path, int fd)
@@ -152,6 +179,7 @@ static void on_hangup(uv_signal_t *handle, int number)
 static void watch_signals(void)
 {
     signal(SIGPIPE, SIG_IGN);
+    relay_timer_init(&server.end_timer, on_end_timer);
     uv_signal_init(&server.loop.uv, &server.terminate);
     uv_signal_init(&server.loop.uv, &server.interrupt);
     uv_signal_init(&server.loop.uv, &server.hangup);

@@ -15,6 +15,8 @@
 
 #define CLOCK_TICK RELAY_SECOND
 #define DRAIN_TICK (10 * RELAY_MS)
+/* A CONNECTION_CLOSE that got lost is sent again, as an answer to what still comes. */
+#define FAREWELL (200 * RELAY_MS)
 
 static struct relay_worker *of_drain(struct relay_timer *timer)
 {
@@ -26,7 +28,8 @@ static void stop_when_drained(struct relay_worker *self)
 {
     if (self->is_drain_over)
         relay_loop_cut_lingering(&self->loop);
-    if (self->connections == NULL && !relay_loop_has_lingering(&self->loop))
+    if (self->connections == NULL && !relay_loop_has_lingering(&self->loop) &&
+        relay_loop_now(&self->loop) >= self->leave_at)
         relay_loop_stop(&self->loop);
 }
 
@@ -162,16 +165,27 @@ static void stop_accepting(struct relay_worker *self)
 
 /* ---- messages ---- */
 
+static void end_drain(void *arg)
+{
+    struct relay_worker *self = arg;
+    if (self->is_drain_over)
+        return;
+    relay_timer_stop(&self->loop, &self->drain_timer);
+    self->is_drain_over = true; /* their on_close comes from tasks; a tick stops the loop */
+    for (struct relay_connection *conn = self->connections, *next; conn != NULL; conn = next) {
+        next = conn->next;
+        if (conn->session->version == RELAY_HTTP_3)
+            self->leave_at = relay_loop_now(&self->loop) + FAREWELL;
+        relay_session_close(conn->session, RELAY_ERR_SHUTDOWN);
+    }
+}
+
 static void on_drain_over(struct relay_timer *timer)
 {
     struct relay_worker *self = of_drain(timer);
     relay_log(RELAY_LOG_WARNING, "drain_over", "s:i, s:i", "worker", (int)self->index, "connections_left",
               (int)self->metrics.open_connections);
-    self->is_drain_over = true; /* their on_close comes from tasks; the next tick stops the loop */
-    for (struct relay_connection *conn = self->connections, *next; conn != NULL; conn = next) {
-        next = conn->next;
-        relay_session_close(conn->session, RELAY_ERR_SHUTDOWN);
-    }
+    end_drain(self);
 }
 
 static void drain(void *arg)
@@ -193,6 +207,11 @@ static void drain(void *arg)
 void relay_worker_drain(struct relay_worker *self)
 {
     relay_loop_post(&self->loop, drain, self);
+}
+
+void relay_worker_end_drain(struct relay_worker *self)
+{
+    relay_loop_post(&self->loop, end_drain, self);
 }
 
 struct snapshot_message {

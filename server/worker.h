@@ -2,8 +2,8 @@
  * resolver and its shard of metrics. Workers share no locks on the data path.
  *
  * Order of calls, all by the main thread: init every worker, listen on each, start them; later
- * relay_loop_post to a worker's loop is the only way in (relay_worker_drain, relay_worker_set_snapshot are
- * such messages). A worker that has drained stops its loop; join waits for that. Workers are never disposed
+ * relay_loop_post to a worker's loop is the only way in (relay_worker_drain, relay_worker_end_drain and
+ * relay_worker_set_snapshot are such messages). A worker that has drained stops its loop; join waits for that. Workers are never disposed
  * of: the process ends (h2o_context_dispose is not safe while requests live).
  */
 #ifndef RELAY_SERVER_WORKER_H
@@ -43,6 +43,7 @@ struct relay_worker {
     struct relay_limits limits; /* the snapshot's, where an object outlives a snapshot: the QUIC endpoints */
     struct relay_timer drain_timer;
     bool is_drain_over;
+    uint64_t leave_at;        /* the loop runs until then, when the drain is over */
     struct relay_timer clock; /* refreshes what h2o caches of the time */
 };
 
@@ -58,9 +59,10 @@ int relay_worker_start(struct relay_worker *worker);
 void relay_worker_join(struct relay_worker *worker);
 
 /* Messages; from any thread. drain: stop accepting, GOAWAY, stop the loop when the last connection has ended
- * or the snapshot's drain time is over. set_snapshot takes a reference for the worker; RELAY_ERR_NO_MEMORY: it keeps the
+ * or the snapshot's drain time is over. end_drain, after drain: it is over now, what is open is reset. set_snapshot takes a reference for the worker; RELAY_ERR_NO_MEMORY: it keeps the
  * one it has. */
 void relay_worker_drain(struct relay_worker *worker);
+void relay_worker_end_drain(struct relay_worker *worker);
 int relay_worker_set_snapshot(struct relay_worker *worker, struct relay_snapshot *snapshot);
 
 /* On the worker's own thread: new certificates for listener or endpoint number `slot`, in the order of the

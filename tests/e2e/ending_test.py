@@ -247,6 +247,33 @@ def cut(process, certificates, version, is_pouring, end, is_told=True):
         assert target.was_reset(), target.end
 
 
+def terminate_twice(process):
+    process.signal(signal.SIGTERM)
+    process.wait_event("draining")
+    process.signal(signal.SIGTERM)
+    process.wait_event("ended_at_once")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("is_pouring", [False, True], ids=["up", "up-and-down"])
+def test_a_second_sigterm_tells_everybody(egress, certificates, version, is_pouring):
+    process = egress()
+    cut(process, certificates, version, is_pouring, lambda: terminate_twice(process))
+    process.wait_end(timeout=5)
+    assert process.events("ended")
+
+
+def test_a_second_sigterm_with_a_crowd(egress, tcp_echo):
+    process = egress(**{"limits.connections-per-source": 400, "limits.tunnels-per-token": 400})
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(http1.Connection(process.at.clear)) for _ in range(300)]
+        for connection in crowd:
+            assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
+        terminate_twice(process)
+        assert all(gets_reset(connection) for connection in crowd)
+    process.wait_end(timeout=5)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("is_pouring", [False, True], ids=["up", "up-and-down"])
 def test_a_killed_relay_is_a_reset(egress, certificates, version, is_pouring):
