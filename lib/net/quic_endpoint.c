@@ -247,10 +247,10 @@ static void deliver(struct relay_quic_socket *socket, struct relay_udp_message *
                                        .local = (const struct sockaddr *)&socket->bound,
                                        .peer = (const struct sockaddr *)&message->peer,
                                        .ecn = message->ecn};
-    if (message
-            ->is_to_many) { /* no connection begins there, and an answer would tell every relay of a network */
+    if (message->len == 0 || message->is_to_many) {
+        /* To many: no connection begins there, and an answer would tell every relay of a network. */
         relay_count(socket->endpoint->loop->metrics->drop_packet,
-                    (message->len + message->segment - 1) / message->segment);
+                    message->len == 0 ? 1 : (message->len + message->segment - 1) / message->segment);
         return;
     }
     if (socket->is_wildcard && message->local.ss_family == socket->bound.ss_family) {

@@ -148,7 +148,7 @@ def test_packets_to_a_broadcast_or_multicast_address(network, relay, certificate
     listen = [one for host in ("0.0.0.0", "::") for one in configs._listen(certificates, at, host)]
     started = relay(configs.egress(certificates, tmp_path, at, listen=listen), prefix=near.prefix)
 
-    def answer(family, destination):
+    def answer(family, destination, packet=None):
         """The next packet from the relay, None when there is none in half a second."""
         with far.inside(), socket.socket(family, socket.SOCK_DGRAM) as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -156,17 +156,18 @@ def test_packets_to_a_broadcast_or_multicast_address(network, relay, certificate
             one.settimeout(0.5)
             quic = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost"))
             quic.connect(("127.0.0.1", 1), now=0)
-            one.sendto(quic.datagrams_to_send(now=0)[0][0], (destination, at.tls))
+            one.sendto(quic.datagrams_to_send(now=0)[0][0] if packet is None else packet, (destination, at.tls))
             with contextlib.suppress(TimeoutError):
                 return one.recv(2000)
 
     for family, alone, many in ((socket.AF_INET, "10.1.0.1", ("10.1.0.255", "255.255.255.255", "224.0.0.1")),
                                 (socket.AF_INET6, "fd00:1::1", ("ff02::1",))):
         assert all(answer(family, destination) is None for destination in many)
+        assert answer(family, many[0], b"") is None and answer(family, alone, b"") is None
         assert answer(family, alone) is not None
     with near.inside():
         metrics = vitals.Vitals(started).metrics()
-        assert metrics['twohop_dropped_total{reason="bad_packet"}'] == 4
+        assert metrics['twohop_dropped_total{reason="bad_packet"}'] == 8
         started.stop(timeout=5)
 
 
