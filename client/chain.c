@@ -90,7 +90,7 @@ static void orphan(struct relay_chain *chain, size_t index)
 /* False: not now, for want of memory, or because the hop before has died and its end is still to be told. */
 static bool connect_link(struct relay_chain *chain, struct relay_link *link, size_t place)
 {
-    if (link->index > 0 && relay_hop_session(chain->links[link->index - 1].hop) == NULL)
+    if (link->index > 0 && !relay_hop_can_carry(chain->links[link->index - 1].hop))
         return false;
     struct relay_hop_params params = {
         .environment = chain->environment,

@@ -480,6 +480,12 @@ struct relay_session *relay_hop_session(const struct relay_hop *hop)
     return hop->state == RELAY_HOP_READY ? hop->winner->session : NULL;
 }
 
+bool relay_hop_can_carry(const struct relay_hop *hop)
+{
+    struct relay_session *session = relay_hop_session(hop);
+    return session != NULL && (session->version != RELAY_HTTP_3 || relay_http3_conn(session) != NULL);
+}
+
 const char *relay_hop_authority(const struct relay_hop *hop)
 {
     return hop->place->authority;

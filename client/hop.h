@@ -74,6 +74,9 @@ void relay_hop_set_user(struct relay_hop *hop, void *user);
 
 /* NULL until on_ready. */
 struct relay_session *relay_hop_session(const struct relay_hop *hop);
+/* Whether another hop can be connected through it: it is ready, and its connection has not died, which may be told
+ * some turns later. */
+bool relay_hop_can_carry(const struct relay_hop *hop);
 const char *relay_hop_authority(const struct relay_hop *hop);
 unsigned relay_hop_number(const struct relay_hop *hop);
 /* The hop that it goes through now; to compare with. NULL: hop 1, or it waits for a path. */
