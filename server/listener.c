@@ -14,6 +14,8 @@
 /* RFC 9113 section 3.4. */
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE_LEN (sizeof(preface) - 1)
+static const char connect_line[] = "CONNECT ";
+#define CONNECT_LEN (sizeof(connect_line) - 1)
 
 /* A connection between accept and its session. It frees itself. */
 struct relay_greeting {
@@ -21,7 +23,6 @@ struct relay_greeting {
     struct relay_stream *stream;
     struct relay_timer timer;
     struct relay_greeting *newer, *older; /* in the worker's list */
-    bool is_sniffing;
     size_t early_len;
     uint8_t early[PREFACE_LEN];
 };
@@ -79,25 +80,35 @@ static void hand_over(struct relay_greeting *self, bool is_http2, const uint8_t 
 static void on_ready(void *user)
 {
     struct relay_greeting *self = user;
-    const char *alpn = relay_stream_alpn(self->stream);
-    if (strcmp(alpn, "h2") == 0)
-        hand_over(self, true, NULL, 0);
-    else if (strcmp(alpn, "http/1.1") == 0)
+    /* After "h2" too its first bytes are waited for: Firefox drops a connection that it made in advance when our
+     * SETTINGS came before it had said anything. */
+    if (strcmp(relay_stream_alpn(self->stream), "http/1.1") == 0)
         hand_over(self, false, NULL, 0);
-    else
-        self->is_sniffing = true;
 }
 
-/* Collects until the bytes are the preface or cannot be it any more. What came in one piece with it goes
- * along. */
+/* Whether what came is the beginning of the text, or begins with it. */
+static bool begins(const struct relay_greeting *self, const char *text, size_t len)
+{
+    return memcmp(self->early, text, self->early_len < len ? self->early_len : len) == 0;
+}
+
+/* After "h2" all is HTTP/2 but a CONNECT: Go's net/http writes that to a proxy with which it has negotiated "h2". */
+static bool is_http2(const struct relay_greeting *self)
+{
+    return strcmp(relay_stream_alpn(self->stream), "h2") == 0 ? !begins(self, connect_line, CONNECT_LEN)
+                                                              : begins(self, preface, PREFACE_LEN);
+}
+
+/* Collects until the bytes are the preface or a CONNECT, or cannot be it any more. What came in one piece with
+ * them goes along. */
 static void on_bytes(void *user, uint8_t *bytes, size_t len)
 {
     struct relay_greeting *self = user;
     size_t had = self->early_len, want = PREFACE_LEN - had, take = len < want ? len : want;
     memcpy(self->early + had, bytes, take);
     self->early_len += take;
-    bool is_preface = memcmp(self->early, preface, self->early_len) == 0;
-    if (is_preface && self->early_len < PREFACE_LEN)
+    if ((self->early_len < PREFACE_LEN && begins(self, preface, PREFACE_LEN)) ||
+        (self->early_len < CONNECT_LEN && begins(self, connect_line, CONNECT_LEN)))
         return;
     uint8_t *joined = malloc(had + len);
     if (joined == NULL) {
@@ -106,7 +117,7 @@ static void on_bytes(void *user, uint8_t *bytes, size_t len)
     }
     memcpy(joined, self->early, had);
     memcpy(joined + had, bytes, len);
-    hand_over(self, is_preface, joined, had + len);
+    hand_over(self, is_http2(self), joined, had + len);
     free(joined);
 }
 

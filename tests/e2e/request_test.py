@@ -63,6 +63,19 @@ def test_http2_without_alpn(egress, certificates):
         assert connection.response(stream)[0] == 200
 
 
+def test_http1_after_alpn_h2(egress, certificates, tcp_echo):
+    """Go's net/http offers "h2" to a proxy and writes an HTTP/1.1 CONNECT. Nothing is said before the client has: Firefox drops
+    a connection that it made in advance and that was spoken to."""
+    with http1.Connection(egress.at.tls, context=certificates.client_context(["h2"])) as connection:
+        connection.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.socket.recv(1)
+        connection.socket.settimeout(10)
+        assert connection.connect(tcp_echo.authority, f"Proxy-Authorization: {configs.BEARER}")[0] == 200
+        connection.send(b"through")
+        assert connection.read(7) == b"through"
+
+
 def test_http2_preface_against_negotiated_http1(egress, certificates):
     with http1.Connection(egress.at.tls, context=certificates.client_context(["http/1.1"])) as connection:
         connection.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
