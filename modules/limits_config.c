@@ -38,7 +38,7 @@ const struct relay_directive relay_limits_directives[] = {
      RELAY_DIRECTIVE_U32_AT(caps.connections_per_source),
      .min = 1,
      .max = 1000000,
-     .default_text = "100",
+     .default_text = "256",
      .help =
          "Open connections from one IPv4 address or IPv6 /64, on all workers together; sources in peers: are "
          "exempt."},

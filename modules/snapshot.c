@@ -13,7 +13,7 @@ struct relay_snapshot *relay_snapshot_new(void)
     snapshot->references = 1;
     snapshot->limits = RELAY_LIMITS_DEFAULT;
     snapshot->caps.connections = 20000;
-    snapshot->caps.connections_per_source = 100;
+    snapshot->caps.connections_per_source = 256;
     snapshot->caps.tunnels_per_connection = 1000;
     snapshot->caps.dials_per_connection = 64;
     snapshot->caps.dials_per_token = 256;

@@ -48,7 +48,7 @@ struct relay_snapshot {
     struct relay_limits limits;
     struct {
         uint32_t connections;            /* per worker, all listeners */
-        uint32_t connections_per_source; /* per IPv4 address or IPv6 /64; 100; `peers` exempt */
+        uint32_t connections_per_source; /* per IPv4 address or IPv6 /64; 256; `peers` exempt */
         uint32_t tunnels_per_connection; /* 1000 */
         uint32_t tunnels_per_token;      /* over all workers; 0: no limit */
         uint32_t dials_per_connection;   /* in flight at once; more wait (64) */

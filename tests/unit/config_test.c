@@ -38,7 +38,7 @@ static void defaults_are_those_of_the_manual(void **state)
     assert_int_equal(snapshot->num_connect_udp, 0);
     assert_int_equal(snapshot->limits.max_streams, 100);
     assert_int_equal(snapshot->limits.max_streams_authenticated, 1000);
-    assert_int_equal(snapshot->caps.connections_per_source, 100);
+    assert_int_equal(snapshot->caps.connections_per_source, 256);
     assert_int_equal(snapshot->caps.tunnel_credit, 512u << 20);
     assert_true(snapshot->timeouts.udp_idle == 120 * RELAY_SECOND);
     assert_true(snapshot->dial.attempt_delay == RELAY_SECOND / 4);
