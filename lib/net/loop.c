@@ -288,6 +288,7 @@ static void on_prepare(uv_prepare_t *prepare)
     mark_due(loop);
     arm_timer(loop);
     loop->now_is_stale = true;
+    loop->slice_end = 0; /* the poll may take long */
 }
 
 static void on_check(uv_check_t *check)

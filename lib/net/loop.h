@@ -51,9 +51,9 @@ void relay_task_init(struct relay_task *task, enum relay_level level, void (*run
 void relay_task_queue(struct relay_loop *loop, struct relay_task *task);
 /* Runs it in the next turn, after the loop has polled once (without blocking). */
 void relay_task_defer(struct relay_loop *loop, struct relay_task *task);
-/* For work of which one event brings about thousands of pieces, each a task (the tunnels of a connection that has
- * ended): whether this piece may be done in this turn, else the task defers itself. Always true for the turn's first,
- * then for RELAY_TURN_SLICE. */
+/* For work of which one event brings about thousands of pieces (the tunnels of a connection that has ended, tiny
+ * capsules): whether this piece may be done in this turn, else its task defers itself. Always true for the turn's first,
+ * then for RELAY_TURN_SLICE; what is read in the poll and what its tasks do afterwards have a slice each. */
 bool relay_loop_has_time(struct relay_loop *loop);
 void relay_task_cancel(struct relay_task *task);
 bool relay_task_is_queued(const struct relay_task *task);
@@ -115,7 +115,7 @@ struct relay_loop {
     /* private */
     uint64_t now;
     bool now_is_stale, stopping;
-    uint64_t slice_end;                     /* 0: nobody has asked in this turn */
+    uint64_t slice_end;                     /* 0: nobody has asked yet */
     struct relay_task levels[RELAY_LEVELS]; /* list heads */
     /* List heads. due: deferred before the poll that is under way. */
     struct relay_task deferred, due, settling, lingering;
