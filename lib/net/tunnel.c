@@ -20,7 +20,8 @@ enum flag {
     IS_RESUMED = 1 << 8,     /* held bytes and credit are due */
     ABORTED = 1 << 9,        /* by the user: nothing is told any more but on_close */
     CLOSED = 1 << 10,        /* by the session: on_close is due */
-    DELIVERING = 1 << 11     /* inside a user's callback for bytes; keeps order when it resumes there */
+    DELIVERING = 1 << 11,    /* inside a user's callback for bytes; keeps order when it resumes there */
+    READING_OFF = 1 << 12    /* the session was told to stop reading */
 };
 
 static bool has(const struct relay_tunnel *tunnel, unsigned flags)
@@ -88,42 +89,73 @@ static void taken(struct relay_tunnel *tunnel, size_t len)
         tunnel->ops->consume(tunnel, len);
 }
 
-/* Returns how much was taken: all, unless the user paused between two capsules. */
-static size_t tell_bytes(struct relay_tunnel *tunnel, uint8_t *bytes, size_t len)
+/* How much was taken: all, unless the user paused between two capsules or they are too many. */
+static size_t tell_capsules(struct relay_tunnel *tunnel, const uint8_t *bytes, size_t len)
+{
+    size_t used;
+    int error = relay_capsule_parser_feed(&tunnel->capsules, bytes, len, &used);
+    if (error != 0)
+        relay_tunnel_abort(tunnel, error);
+    return error != 0 ? len : used;
+}
+
+/* What a read brought, for as long as the turn has time. */
+static size_t tell_capsules_in_time(struct relay_tunnel *tunnel, const uint8_t *bytes, size_t len)
+{
+    size_t used = 0;
+    while (used < len && !has(tunnel, PAUSED | ABORTED) && relay_loop_has_time(tunnel->loop))
+        used += tell_capsules(tunnel, bytes + used, len - used);
+    tunnel->is_unproven = used < len && !has(tunnel, PAUSED);
+    return used;
+}
+
+/* Returns how much was taken: of bytes that are no capsules, all. */
+static size_t tell_bytes(struct relay_tunnel *tunnel, uint8_t *bytes, size_t len, bool is_held)
 {
     size_t used = len;
     tunnel->flags |= DELIVERING;
-    if (tunnel->kind == RELAY_KIND_CAPSULES) {
-        int error = relay_capsule_parser_feed(&tunnel->capsules, bytes, len, &used);
-        if (error != 0) {
-            used = len;
-            relay_tunnel_abort(tunnel, error);
-        }
-    } else if (tunnel->cb != NULL && tunnel->cb->on_bytes != NULL) {
+    if (tunnel->kind == RELAY_KIND_CAPSULES)
+        used = is_held ? tell_capsules(tunnel, bytes, len) : tell_capsules_in_time(tunnel, bytes, len);
+    else if (tunnel->cb != NULL && tunnel->cb->on_bytes != NULL)
         tunnel->cb->on_bytes(tunnel->user, bytes, len);
-    }
     tunnel->flags &= (uint16_t)~DELIVERING;
-    if (has(tunnel, ABORTED))
+    if (has(tunnel, ABORTED) || (has(tunnel, CLOSED) && tunnel->close_error != RELAY_OK))
         return len;
-    taken(tunnel, used);
+    if (used > 0)
+        taken(tunnel, used);
     return used;
+}
+
+/* Room for `more` bytes behind those that are held. What was told goes when it is half of the buffer, so that a byte is
+ * moved once on average, however small the pieces are. */
+static bool reserve(struct relay_tunnel *tunnel, size_t more)
+{
+    if (tunnel->held_at > 0 && tunnel->held_at >= tunnel->held_len) {
+        uint8_t *bytes = tunnel->held + RELAY_HEADROOM;
+        memmove(bytes, bytes + tunnel->held_at, tunnel->held_len);
+        tunnel->held_at = 0;
+    }
+    size_t need = tunnel->held_at + tunnel->held_len + more;
+    if (need <= tunnel->held_size)
+        return true;
+    size_t size = tunnel->held_size ? tunnel->held_size : 2048;
+    while (size < need)
+        size *= 4; /* what is not written costs nothing */
+    uint8_t *held = realloc(tunnel->held, RELAY_HEADROOM + size);
+    if (held == NULL)
+        return false;
+    tunnel->held = held;
+    tunnel->held_size = size;
+    return true;
 }
 
 static void hold(struct relay_tunnel *tunnel, const uint8_t *bytes, size_t len)
 {
-    if (tunnel->held_len + len > tunnel->held_size) {
-        size_t size = tunnel->held_size ? tunnel->held_size : 2048;
-        while (size < tunnel->held_len + len)
-            size *= 4; /* what is not written costs nothing */
-        uint8_t *held = realloc(tunnel->held, RELAY_HEADROOM + size);
-        if (held == NULL) {
-            relay_tunnel_abort(tunnel, RELAY_ERR_NO_MEMORY);
-            return;
-        }
-        tunnel->held = held;
-        tunnel->held_size = size;
+    if (!reserve(tunnel, len)) {
+        relay_tunnel_abort(tunnel, RELAY_ERR_NO_MEMORY);
+        return;
     }
-    memcpy(tunnel->held + RELAY_HEADROOM + tunnel->held_len, bytes, len);
+    memcpy(tunnel->held + RELAY_HEADROOM + tunnel->held_at + tunnel->held_len, bytes, len);
     tunnel->held_len += len;
 }
 
@@ -131,7 +163,17 @@ static void drop_held(struct relay_tunnel *tunnel)
 {
     free(tunnel->held);
     tunnel->held = NULL;
-    tunnel->held_len = tunnel->held_size = 0;
+    tunnel->held_at = tunnel->held_len = tunnel->held_size = 0;
+}
+
+/* What is held and what is paused stays with the peer from now on. */
+static void update_reading(struct relay_tunnel *tunnel)
+{
+    bool is_off = has(tunnel, PAUSED) || tunnel->held_len > 0;
+    if (is_off == has(tunnel, READING_OFF) || has(tunnel, ABORTED | CLOSED))
+        return;
+    tunnel->flags ^= READING_OFF;
+    tunnel->ops->set_reading(tunnel, !is_off);
 }
 
 static void tell_fin(struct relay_tunnel *tunnel)
@@ -159,9 +201,13 @@ void relay_tunnel_deliver(struct relay_tunnel *tunnel, uint8_t *bytes, size_t le
     tunnel->count.bytes_in += len;
     size_t used = 0;
     if (!has(tunnel, PAUSED | DELIVERING) && tunnel->held_len == 0)
-        used = tell_bytes(tunnel, bytes, len);
+        used = tell_bytes(tunnel, bytes, len, false);
     if (used < len && !has(tunnel, ABORTED))
         hold(tunnel, bytes + used, len - used);
+    if (tunnel->held_len > 0 && !has(tunnel, PAUSED | DELIVERING | ABORTED)) {
+        queue(tunnel, IS_RESUMED);
+        update_reading(tunnel);
+    }
 }
 
 void relay_tunnel_deliver_fin(struct relay_tunnel *tunnel)
@@ -182,7 +228,31 @@ void relay_tunnel_deliver_datagram(struct relay_tunnel *tunnel, const uint8_t *p
         relay_count(tunnel->loop->metrics->drop_closed, 1);
 }
 
-/* After resume: what was held, the credit for it, and the FIN behind it. */
+/* Of capsules a piece, of other bytes all. The buffer is ours alone during the call: the user may let more bytes come
+ * meanwhile. */
+static void tell_held(struct relay_tunnel *tunnel)
+{
+    uint8_t *held = tunnel->held;
+    size_t at = tunnel->held_at, len = tunnel->held_len, size = tunnel->held_size;
+    tunnel->held = NULL;
+    tunnel->held_at = tunnel->held_len = tunnel->held_size = 0;
+    size_t used = tell_bytes(tunnel, held + RELAY_HEADROOM + at, len, true);
+    if (used == len) {
+        free(held);
+        return;
+    }
+    uint8_t *newer = tunnel->held;
+    size_t newer_len = tunnel->held_len;
+    tunnel->held = held;
+    tunnel->held_at = at + used;
+    tunnel->held_len = len - used;
+    tunnel->held_size = size;
+    if (newer_len > 0)
+        hold(tunnel, newer + RELAY_HEADROOM, newer_len);
+    free(newer);
+}
+
+/* After resume, or in its turn: what was held, the credit for it, and the FIN behind it. */
 static void deliver_held(struct relay_tunnel *tunnel)
 {
     if (!has(tunnel, PAUSED) && tunnel->unconsumed > 0) {
@@ -191,18 +261,17 @@ static void deliver_held(struct relay_tunnel *tunnel)
         taken(tunnel, len);
     }
     if (!has(tunnel, PAUSED | ABORTED) && tunnel->held_len > 0) {
-        /* The buffer is ours alone during the call: the user may let more bytes come meanwhile. */
-        uint8_t *held = tunnel->held;
-        size_t len = tunnel->held_len;
-        tunnel->held = NULL;
-        tunnel->held_len = tunnel->held_size = 0;
-        size_t used = tell_bytes(tunnel, held + RELAY_HEADROOM, len);
-        if (used < len)
-            hold(tunnel, held + RELAY_HEADROOM + used, len - used);
-        free(held);
-        if (used < len && !has(tunnel, PAUSED | ABORTED))
-            queue(tunnel, IS_RESUMED); /* it paused and resumed inside the call */
+        if (tunnel->kind == RELAY_KIND_CAPSULES && !relay_loop_has_time(tunnel->loop)) {
+            tunnel->flags |= IS_RESUMED;
+            relay_task_defer(tunnel->loop, &tunnel->task);
+            return;
+        }
+        tell_held(tunnel);
+        /* Behind the others that wait: they all have a piece before this one has its next. */
+        if (tunnel->held_len > 0 && !has(tunnel, PAUSED | ABORTED))
+            queue(tunnel, IS_RESUMED);
     }
+    update_reading(tunnel);
     if (!has(tunnel, PAUSED | ABORTED) && tunnel->held_len == 0 && has(tunnel, FIN_HELD)) {
         tunnel->flags &= (uint16_t)~FIN_HELD;
         tell_fin(tunnel);
@@ -277,6 +346,8 @@ void relay_tunnel_closed(struct relay_tunnel *tunnel, int error)
     if (has(tunnel, CLOSED))
         return;
     tunnel->close_error = error;
+    if (error != RELAY_OK)
+        drop_held(tunnel); /* the end does not wait behind it */
     queue(tunnel, CLOSED);
 }
 
@@ -471,8 +542,7 @@ void relay_tunnel_pause(struct relay_tunnel *tunnel)
     if (has(tunnel, PAUSED | ABORTED))
         return;
     tunnel->flags |= PAUSED;
-    if (!has(tunnel, CLOSED))
-        tunnel->ops->set_reading(tunnel, false);
+    update_reading(tunnel);
 }
 
 void relay_tunnel_resume(struct relay_tunnel *tunnel)
@@ -480,8 +550,7 @@ void relay_tunnel_resume(struct relay_tunnel *tunnel)
     if (!has(tunnel, PAUSED) || has(tunnel, ABORTED))
         return;
     tunnel->flags &= (uint16_t)~PAUSED;
-    if (!has(tunnel, CLOSED))
-        tunnel->ops->set_reading(tunnel, true);
+    update_reading(tunnel);
     if (tunnel->held_len > 0 || tunnel->unconsumed > 0 || has(tunnel, FIN_HELD | CLOSED))
         queue(tunnel, IS_RESUMED);
 }

@@ -111,7 +111,8 @@ struct relay_tunnel {
     uint64_t opened_at; /* ns */
     /* The user's: it has not seen yet that anybody takes the bytes which it takes. Until it has, the session
      * promises no more than the initial window and reads little at once, so that a tunnel that is stalled from
-     * its start costs little (T76). */
+     * its start costs little (T76). Of a capsule tunnel it is tunnel.c's: its capsules are so small that the last
+     * read could not be told in its turn (T39). */
     bool is_unproven;
     struct {
         /* in: from the HTTP peer. bytes: of the stream, capsules included; payload: of the datagrams */
@@ -120,8 +121,10 @@ struct relay_tunnel {
     /* private to tunnel.c */
     struct relay_capsule_parser capsules;
     struct relay_task task;
-    uint8_t *held; /* bytes that came while paused; bounded by the stream's flow-control window */
-    size_t held_len, held_size;
+    /* Bytes that came while paused, or in a turn that had no time left for their capsules; bounded by the stream's
+     * flow-control window, or by one read where there is none. held_at: how many of the buffer were told. */
+    uint8_t *held;
+    size_t held_at, held_len, held_size;
     size_t unconsumed; /* told to a user that paused meanwhile: credit is given at resume */
     int close_error;
     uint16_t flags;
@@ -174,7 +177,9 @@ void relay_tunnel_init(struct relay_tunnel *tunnel, const struct relay_tunnel_op
 void relay_tunnel_dispose(struct relay_tunnel *tunnel);
 
 void relay_tunnel_deliver_response(struct relay_tunnel *tunnel, const struct relay_response *response);
-/* Bytes of the request stream, in order; they may lie in scratch. A malformed capsule aborts the tunnel. */
+/* Bytes of the request stream, in order; they may lie in scratch. A malformed capsule aborts the tunnel. Of capsules as
+ * many are told as this turn has time for (relay_loop_has_time); the others follow in later turns, in pieces of
+ * RELAY_CAPSULES_AT_ONCE and by turns with other tunnels. Until then set_reading is off and no credit given (T39). */
 void relay_tunnel_deliver(struct relay_tunnel *tunnel, uint8_t *bytes, size_t len);
 /* The peer's FIN. Inside a capsule it is malformed (RFC 9297 section 3.3): aborts. */
 void relay_tunnel_deliver_fin(struct relay_tunnel *tunnel);

@@ -12,6 +12,7 @@
 #define QUEUE_MAX    ((size_t)256 << 10)
 #define QUEUE_BATCH  ((size_t)72 << 10) /* holds a whole batch: the size of the pool's buffers */
 #define QUEUE_MIN    ((size_t)4 << 10)
+#define QUEUE_CALLS  32 /* batches that wait: each is a system call */
 #define POOL_SIZE    8
 #define GSO_SEGMENTS 64    /* the kernel's UDP_MAX_SEGMENTS of old */
 #define GSO_BYTES    65000 /* an IPv4 packet's payload, with room for any header */
@@ -45,7 +46,7 @@ static void empty(struct relay_udp_queue *queue)
     else
         free(queue->bytes);
     queue->bytes = NULL;
-    queue->begin = queue->end = queue->size = 0;
+    queue->begin = queue->end = queue->size = queue->num_batches = 0;
     queue->last_is_open = false;
 }
 
@@ -83,13 +84,14 @@ static bool grow(struct relay_udp_queue *queue, size_t need)
         return false;
     if (queue->end > 0)
         memcpy(bytes, queue->bytes, queue->end);
-    size_t end = queue->end, last = queue->last;
+    size_t end = queue->end, last = queue->last, num_batches = queue->num_batches;
     bool is_open = queue->last_is_open;
     empty(queue);
     queue->bytes = bytes;
     queue->size = size;
     queue->end = end;
     queue->last = last;
+    queue->num_batches = num_batches;
     queue->last_is_open = is_open;
     return true;
 }
@@ -157,6 +159,7 @@ static bool append(struct relay_udp_queue *queue, const struct relay_run *run, s
         queue->last = queue->end;
         queue->last_is_open = len > 0;
         queue->end += sizeof(struct batch);
+        queue->num_batches++;
     }
     if (len > 0)
         memcpy(queue->bytes + queue->end, run->base, len);
@@ -284,6 +287,7 @@ void relay_udp_queue_flush(struct relay_udp_queue *queue)
             queue->is_blocked = true;
             return;
         }
+        queue->num_batches--;
     }
     empty(queue);
 }
@@ -323,7 +327,7 @@ void relay_udp_queue_add(struct relay_udp_queue *queue, const struct relay_run *
             break;
         }
         /* Full batches leave while their bytes are in the cache, and the target can begin. */
-        if (!queue->is_blocked && last_is_full(queue))
+        if (!queue->is_blocked && (last_is_full(queue) || queue->num_batches >= QUEUE_CALLS))
             relay_udp_queue_flush(queue);
     } while (left.len > 0);
 }

@@ -21,13 +21,15 @@ struct relay_udp_queue {
     uint8_t *bytes;              /* NULL while nothing waits */
     size_t begin, end, size;
     size_t last; /* where the batch stands that may still grow */
+    size_t num_batches;
     bool last_is_open;
 };
 
 void relay_udp_queue_init(struct relay_udp_queue *queue, struct relay_metrics *metrics, int fd);
 void relay_udp_queue_dispose(struct relay_udp_queue *queue); /* drops what waits */
-/* Copies the run. Full batches are sent at once, while their bytes are in the core's cache; what neither the
- * socket nor the queue (256 KiB) takes is dropped and counted. */
+/* Copies the run. Full batches are sent at once, while their bytes are in the core's cache, and many small ones too, so
+ * that whoever shares out the turn sees what they cost; what neither the socket nor the queue (256 KiB) takes is dropped
+ * and counted. */
 void relay_udp_queue_add(struct relay_udp_queue *queue, const struct relay_run *run);
 /* Sends what waits; is_blocked says whether all of it is gone. */
 void relay_udp_queue_flush(struct relay_udp_queue *queue);

@@ -146,23 +146,23 @@ int relay_capsule_parser_feed(struct relay_capsule_parser *parser, const uint8_t
                               size_t *consumed)
 {
     const uint8_t *p = bytes, *end = bytes + len;
-    int rv = parser->error;
-    while (rv == 0 && p < end) {
-        if (parser->state == HEAD)
+    int rv = parser->error, heads = 0;
+    while (rv == 0 && p < end && (parser->state != HEAD || heads < RELAY_CAPSULES_AT_ONCE)) {
+        if (parser->state == HEAD) {
             rv = eat_head(parser, &p, end);
-        else if (parser->state == SKIP)
+            heads++;
+        } else if (parser->state == SKIP) {
             skip(parser, &p, end);
-        else
+        } else {
             rv = collect(parser, &p, end);
+        }
     }
     if (rv < 0 && parser->state != DEAD) {
         drop_buffer(parser);
         parser->error = rv;
         parser->state = DEAD;
     }
-    assert(consumed != NULL || rv <= 0);
-    if (consumed != NULL)
-        *consumed = (size_t)(p - bytes);
+    *consumed = (size_t)(p - bytes);
     return rv < 0 ? rv : 0;
 }
 

@@ -24,6 +24,10 @@
 #define RELAY_CONTROL_CAPSULE_MAX 4096
 #define RELAY_CAPSULE_HEAD_MAX    16
 
+/* How many capsules one feed eats at most, also of those that are skipped: they cost their sender two bytes each, and
+ * everybody else on the thread waits meanwhile. */
+#define RELAY_CAPSULES_AT_ONCE 64
+
 /* What `limit` answers for a type that is to be skipped. */
 #define RELAY_CAPSULE_SKIP (-1)
 
@@ -64,10 +68,10 @@ void relay_capsule_parser_init(struct relay_capsule_parser *parser, const struct
 void relay_capsule_parser_dispose(struct relay_capsule_parser *parser);
 
 /* Eats bytes and calls the sink for every capsule that they complete. Returns 0 with the bytes eaten in
- * `*consumed` (less than `len` only if the sink answered positive: feed the rest later), or RELAY_ERR_TOO_BIG
- * a wanted capsule declares more than its limit, RELAY_ERR_NO_MEMORY  the buffer could not grow, what
- * on_capsule returned, if negative. After an error the parser is dead and gives the same answer again; abort
- * the stream. `consumed` may be NULL if the sink never answers positive. */
+ * `*consumed` (less than `len` only if the sink answered positive or after RELAY_CAPSULES_AT_ONCE capsules: feed the
+ * rest later), or RELAY_ERR_TOO_BIG  a wanted capsule declares more than its limit, RELAY_ERR_NO_MEMORY  the buffer
+ * could not grow, what on_capsule returned, if negative. After an error the parser is dead and gives the same answer
+ * again; abort the stream. */
 int relay_capsule_parser_feed(struct relay_capsule_parser *parser, const uint8_t *bytes, size_t len,
                               size_t *consumed);
 

@@ -488,6 +488,58 @@ def test_payload_sizes_at_the_limit(egress, udp_echo):
     assert relay.vitals.metrics()['twohop_dropped_total{reason="target_too_big"}'] == 2
 
 
+TINY = {"empty": b"\0\1\0", "one byte": b"\0\2\0x", "unknown": b"\x21\0"}
+
+
+def pour_capsules_http1(port, path, target, capsules, count, end):
+    """Sends on `count` tunnels as fast as the relay takes it."""
+    with contextlib.ExitStack() as stack:
+        left = {}
+        for _ in range(count):
+            connection = stack.enter_context(http1.Connection(port))
+            assert connection.upgrade(path, AUTH_LINE)[0] == 101
+            connection.send(capsule.datagram(b"first"))
+            target.sendto(b"answer", target.recvfrom(100)[1])
+            connection.socket.setblocking(False)
+            left[connection.socket] = b""
+        while time.monotonic() < end:
+            for one in select.select([], left, [], 0.1)[1]:
+                left[one] = left[one] or memoryview(capsules)
+                left[one] = left[one][one.send(left[one]):]
+
+
+def pour_capsules_http2(port, path, target, capsules, count, end):
+    with http2.Connection(port) as connection:
+        streams = [connection.connect_udp(path, AUTH) for _ in range(count)]
+        for stream in streams:
+            assert connection.response(stream)[0] == 200
+            connection.send(stream, capsule.datagram(b"first"))
+            target.sendto(b"answer", target.recvfrom(100)[1])
+        while time.monotonic() < end:
+            for stream in streams:
+                size = min(connection.h2.local_flow_control_window(stream), 16380) // 12 * 12
+                if size > 0:
+                    connection.h2.send_data(stream, capsules[:size])
+                    connection.flush()
+            while select.select([connection.socket], [], [], 0.001)[0]:
+                connection.step()
+
+
+@pytest.mark.parametrize("version, count, kind", [("1.1", 1, "empty"), ("1.1", 20, "empty"), ("1.1", 20, "one byte"),
+                                                  ("1.1", 20, "unknown"), ("2", 1, "empty"), ("2", 20, "one byte")])
+def test_tiny_capsules(egress, tcp_echo, version, count, kind):
+    """They cost their sender next to nothing, and a system call or the time of a datagram each here (T39)."""
+    relay = egress(**{"num-threads": 1})
+    pour = pour_capsules_http1 if version == "1.1" else pour_capsules_http2
+    with Watch(relay, tcp_echo) as watch, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        target.bind(("127.0.0.1", 0))
+        target.settimeout(5)
+        path, end = udp_path(target.getsockname()[1]), time.monotonic() + 4
+        pour(relay.at.clear, path, target, TINY[kind] * 60000, count, end)
+        times = sorted(watch.times)
+        assert len(times) > 8 and times[len(times) // 2] < 0.3, times
+
+
 def test_a_fast_target_and_a_slow_client(egress, tcp_echo):
     """200 MB of datagrams for a client that does not read: dropped in the kernel, RSS stays, the tunnel lives."""
     relay = egress(LEAN)

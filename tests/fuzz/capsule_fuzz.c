@@ -54,10 +54,9 @@ static int run(const uint8_t *data, size_t size, unsigned seed, struct digest *d
             piece = size - at;
         uint8_t *copy = malloc(piece);
         memcpy(copy, data + at, piece);
-        uint64_t before = digest->count;
         rv = relay_capsule_parser_feed(&parser, copy, piece, &consumed);
         free(copy);
-        if (consumed > piece || (rv == 0 && consumed < piece && digest->count == before))
+        if (consumed > piece || (rv == 0 && consumed == 0))
             abort();
         if (parser.capacity > 2 * (at + consumed) + 128)
             abort();

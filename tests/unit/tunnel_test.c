@@ -328,6 +328,7 @@ static void capsules_become_datagrams(void **state)
     assert_string_equal(told, "05");
     assert_memory_equal(got, "abcde", 5);
     assert_int_equal(fake.consumed, 15);
+    turn(); /* with a time of its own */
     pause_after = 1;
     deliver("\x00\x02\x00"
             "1"
@@ -339,6 +340,162 @@ static void capsules_become_datagrams(void **state)
     turn();
     assert_int_equal(got_len, 7);
     assert_int_equal(fake.consumed, 23);
+}
+
+#define TINY 600 /* capsules, of five bytes each */
+
+struct tiny {
+    struct fake fake; /* first */
+    int count;        /* told, in order */
+    int abort_at, more_at;
+    bool fin_told;
+    int closed; /* the error; 1: not yet */
+};
+
+static uint8_t *write_tiny(uint8_t *p, int first, int count)
+{
+    for (int i = first; i < first + count; i++, p += 5)
+        memcpy(p, (uint8_t[]){0, 3, 0, (uint8_t)(i >> 8), (uint8_t)i}, 5);
+    return p;
+}
+
+static void deliver_tiny(struct tiny *tiny, int first, int count)
+{
+    uint8_t bytes[5 * TINY];
+    relay_tunnel_deliver(&tiny->fake.tunnel, bytes, (size_t)(write_tiny(bytes, first, count) - bytes));
+}
+
+static void on_tiny(void *user, const struct relay_run *run)
+{
+    struct tiny *tiny = user;
+    assert_int_equal(run->len, 2);
+    assert_int_equal(run->base[0] << 8 | run->base[1], tiny->count);
+    tiny->count++;
+    usleep(20);
+    if (tiny->count == tiny->more_at)
+        deliver_tiny(tiny, TINY, 10);
+    if (tiny->count == tiny->abort_at)
+        relay_tunnel_abort(&tiny->fake.tunnel, RELAY_ERR_IDLE);
+}
+
+static void on_tiny_fin(void *user)
+{
+    struct tiny *tiny = user;
+    tiny->fin_told = true;
+}
+
+static void on_tiny_close(void *user, int error)
+{
+    struct tiny *tiny = user;
+    tiny->closed = error;
+}
+
+static const struct relay_tunnel_user tiny_cb = {
+    .on_datagrams = on_tiny, .on_fin = on_tiny_fin, .on_close = on_tiny_close};
+
+static void open_tiny(struct tiny *tiny)
+{
+    turn(); /* what the last one took of a turn is over */
+    memset(tiny, 0, sizeof(*tiny));
+    tiny->closed = 1;
+    tiny->fake.reading = true;
+    relay_tunnel_init(&tiny->fake.tunnel, &fake_ops, NULL, &loop, RELAY_KIND_CAPSULES);
+    relay_tunnel_attach(&tiny->fake.tunnel, &tiny_cb, tiny);
+}
+
+/* What one read brings is not told in one turn, the peer is to stop meanwhile, and tunnels take turns (T39). */
+static void tiny_capsules_take_many_turns(void **state)
+{
+    static struct tiny tiny[4];
+    for (int i = 0; i < 4; i++)
+        open_tiny(&tiny[i]);
+    for (int i = 0; i < 4; i++) {
+        deliver_tiny(&tiny[i], 0, TINY);
+        assert_true(tiny[i].count <= (i == 0 ? TINY / 2 : RELAY_CAPSULES_AT_ONCE));
+        assert_false(tiny[i].fake.reading);
+        assert_true(tiny[i].fake.tunnel.is_unproven);
+        assert_int_equal(tiny[i].fake.consumed, 5 * tiny[i].count);
+        relay_tunnel_deliver_fin(&tiny[i].fake.tunnel);
+        relay_tunnel_closed(&tiny[i].fake.tunnel, RELAY_OK);
+    }
+    for (bool is_over = false; !is_over;) {
+        int before = 0, after = 0, least = TINY;
+        for (int i = 0; i < 4; i++)
+            before += tiny[i].count;
+        turn();
+        is_over = true;
+        for (int i = 0; i < 4; i++) {
+            after += tiny[i].count;
+            least = tiny[i].count < least ? tiny[i].count : least;
+            assert_true(tiny[i].closed == 1 || (tiny[i].closed == RELAY_OK && tiny[i].fin_told));
+            assert_int_equal(tiny[i].fin_told, tiny[i].count == TINY);
+            is_over &= tiny[i].closed == RELAY_OK;
+        }
+        assert_true(after - before <= TINY);
+        for (int i = 1; i < 4; i++) /* the first had more when it was alone */
+            assert_true(tiny[i].count - least <= 2 * RELAY_CAPSULES_AT_ONCE || least == TINY);
+    }
+}
+
+static void held_capsules_keep_their_order_and_their_credit(void **state)
+{
+    static struct tiny tiny;
+    open_tiny(&tiny);
+    tiny.more_at = TINY - 1; /* comes while the last piece is told */
+    deliver_tiny(&tiny, 0, TINY);
+    for (int i = 0; i < TINY && tiny.count < TINY + 10; i++)
+        turn();
+    assert_int_equal(tiny.count, TINY + 10);
+    assert_int_equal(tiny.fake.consumed, 5 * (TINY + 10));
+    assert_true(tiny.fake.reading);
+    turn();
+    deliver_tiny(&tiny, TINY + 10, 1); /* in time: it is told at once */
+    assert_int_equal(tiny.count, TINY + 11);
+    assert_false(tiny.fake.tunnel.is_unproven);
+    relay_tunnel_abort(&tiny.fake.tunnel, RELAY_ERR_CANCELLED);
+    turn();
+}
+
+static void a_pause_stops_held_capsules(void **state)
+{
+    static struct tiny tiny;
+    open_tiny(&tiny);
+    deliver_tiny(&tiny, 0, TINY);
+    relay_tunnel_pause(&tiny.fake.tunnel);
+    int before = tiny.count;
+    turn();
+    turn();
+    assert_int_equal(tiny.count, before);
+    relay_tunnel_resume(&tiny.fake.tunnel);
+    assert_false(tiny.fake.reading); /* there is enough */
+    for (int i = 0; i < TINY && tiny.count < TINY; i++)
+        turn();
+    assert_int_equal(tiny.count, TINY);
+    assert_true(tiny.fake.reading);
+    relay_tunnel_abort(&tiny.fake.tunnel, RELAY_ERR_CANCELLED);
+    turn();
+}
+
+static void held_capsules_go_with_their_tunnel(void **state)
+{
+    static struct tiny tiny;
+    open_tiny(&tiny);
+    tiny.abort_at = TINY - 1;
+    deliver_tiny(&tiny, 0, TINY);
+    for (int i = 0; i < TINY && tiny.closed == 1; i++)
+        turn();
+    assert_int_equal(tiny.count, TINY - 1);
+    assert_int_equal(tiny.closed, RELAY_ERR_IDLE);
+    assert_true(tiny.fake.released);
+    open_tiny(&tiny);
+    deliver_tiny(&tiny, 0, TINY);
+    relay_tunnel_closed(&tiny.fake.tunnel, RELAY_ERR_RESET);
+    for (int i = 0; i < TINY && tiny.closed == 1; i++)
+        turn();
+    assert_true(tiny.count < TINY);
+    assert_false(tiny.fin_told);
+    assert_int_equal(tiny.closed, RELAY_ERR_RESET);
+    assert_true(tiny.fake.released);
 }
 
 static void a_cut_capsule_at_the_end_is_malformed(void **state)
@@ -409,6 +566,10 @@ int main(void)
         T(many_ends_take_many_turns),
         T(accept_tells_the_host_from_a_task),
         T(capsules_become_datagrams),
+        T(tiny_capsules_take_many_turns),
+        T(held_capsules_keep_their_order_and_their_credit),
+        T(a_pause_stops_held_capsules),
+        T(held_capsules_go_with_their_tunnel),
         T(a_cut_capsule_at_the_end_is_malformed),
         T(an_empty_datagram_frame_is_malformed),
         T(without_frames_datagrams_go_as_capsules),
