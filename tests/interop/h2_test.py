@@ -1,4 +1,5 @@
 """python3-h2 against the HTTP/2 driver: extended CONNECT, rows T17, T35 to T37 and T39 of what a relay must survive."""
+import time
 import os
 
 import pytest
@@ -183,6 +184,11 @@ def test_many_small_capsules(connection, tunnel, tcp_echo):
     tunnel.send(capsule.datagram(b"") * 10_000)
     connection.send(other, b"me too")
     assert connection.read(other, 6, timeout=5) == b"me too"
+    count = lambda direction: vitals.Vitals(connection.relay).metrics()[f'twohop_datagrams_total{{direction="{direction}"}}']
+    vitals.wait(lambda: count("to_target") == 10_001)
+    returned = -1
+    while returned != (returned := count("to_client")):
+        time.sleep(0.2)  # until it has answered, the target's socket is full
     assert tunnel.lives()
 
 
