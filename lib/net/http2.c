@@ -90,6 +90,7 @@ static void on_set_max_streams(struct relay_session *super, uint32_t max_streams
     struct http2_session *session = relay_http2_session_of(super);
     nghttp2_settings_entry entry = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams};
     if (session->super.is_server && !session->dead && !session->failing) {
+        session->max_streams = max_streams;
         submit_settings(session, &entry, 1);
         relay_http2_session_arm(session);
     }
@@ -112,7 +113,7 @@ static void greet(struct http2_session *session)
         {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, HEADER_TABLE},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t)limits->window_initial},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits->head_bytes},
-        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, is_server ? limits->max_streams : 0},
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, session->max_streams},
         {is_server ? NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL : NGHTTP2_SETTINGS_ENABLE_PUSH,
          is_server ? 1 : 0},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
@@ -164,6 +165,7 @@ static struct http2_session *session_new(struct relay_stream *stream, const stru
         free(session);
         return NULL;
     }
+    session->max_streams = is_server ? limits->max_streams : 0;
     greet(session);
     return session;
 }

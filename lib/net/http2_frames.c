@@ -8,7 +8,6 @@
 #include "lib/wire/error.h"
 
 #define SETTINGS_MAX 32              /* entries of one SETTINGS frame (T15) */
-#define ACKS_MAX     1000            /* of PING and SETTINGS, waiting for a peer that does not read (T13) */
 #define RTT_MIN      (10 * RELAY_MS) /* below it the turns of both loops tell more than the path */
 
 static struct http2_stream *stream_of(nghttp2_session *nghttp, int32_t id)
@@ -320,7 +319,7 @@ static void set_options(nghttp2_option *option)
 {
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
-    nghttp2_option_set_max_outbound_ack(option, ACKS_MAX);
+    nghttp2_option_set_max_outbound_ack(option, HTTP2_ACKS_MAX);
     nghttp2_option_set_max_settings(option, SETTINGS_MAX);
 }
 

@@ -23,6 +23,7 @@
 
 #define HTTP2_FRAME_HEAD    9
 #define HTTP2_DATA_MAX      16375 /* with its head one full TLS record */
+#define HTTP2_ACKS_MAX      1000  /* of PING and SETTINGS, waiting for a peer that does not read (T13) */
 #define HTTP2_CONTINUATIONS 8     /* frames behind one HEADERS (T12) */
 #define HTTP2_PAST_ENDED    16    /* closed streams that a session remembers */
 
@@ -148,8 +149,10 @@ struct http2_session {
     uint64_t message_at;  /* server: when the first deadline of a message may be; 0: none */
     uint64_t partial_at;  /* when the incomplete frame or head block was first seen; 0: none */
     uint64_t settings_at; /* when our unacknowledged SETTINGS went; 0: none */
+    uint64_t blocked_at;  /* when the transport wanted no more; 0: it does */
     uint64_t final_at;    /* graceful shutdown: when the final GOAWAY is due; 0: none */
     uint64_t rtt;         /* from our SETTINGS to its ACK */
+    uint32_t max_streams; /* server: the last that the peer was told */
     uint32_t goaway_code; /* of the GOAWAY that nghttp2 sent */
     int error;            /* what on_close is told */
     bool busy;            /* inside nghttp2 */

@@ -7,6 +7,10 @@
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
+/* Of each stream that the peer may have: an answer's head, a reset, and WINDOW_UPDATEs, of which the connection's
+ * window sets how many there are. */
+#define ANSWERS_PER_STREAM 4
+
 static struct http2_session *session_of_task(struct relay_task *task, size_t offset)
 {
     return (struct http2_session *)((char *)task - offset);
@@ -92,8 +96,10 @@ void relay_http2_session_free(struct http2_session *session)
 
 static void write_bytes(struct http2_session *session, const uint8_t *bytes, size_t len)
 {
-    if (!relay_stream_send(session->transport, bytes, len))
-        session->blocked = true;
+    if (relay_stream_send(session->transport, bytes, len) || session->blocked)
+        return;
+    session->blocked = true;
+    session->blocked_at = relay_loop_now(session->super.loop);
 }
 
 void relay_http2_session_write_data(struct http2_session *session, const uint8_t *frame_head, uint8_t *bytes,
@@ -178,6 +184,8 @@ static uint64_t next_deadline(const struct http2_session *session)
         at = session->partial_at + limits->head_timeout;
     if (session->settings_at != 0 && session->settings_at + limits->idle_timeout < at)
         at = session->settings_at + limits->idle_timeout;
+    if (session->blocked_at != 0 && session->blocked_at + limits->idle_timeout < at)
+        at = session->blocked_at + limits->idle_timeout;
     if (session->final_at != 0 && session->final_at < at)
         at = session->final_at;
     if (session->message_at != 0 && session->message_at < at)
@@ -216,6 +224,22 @@ static void expire_messages(struct http2_session *session, uint64_t now)
     }
 }
 
+/* Nothing goes on, or nothing of it is read (T13): its requests alone do not keep a connection. A tunnel may stall. */
+static void expire_idle(struct http2_session *session, uint64_t now)
+{
+    uint64_t timeout = session->super.limits->idle_timeout;
+    bool is_blocked = session->blocked_at != 0 && now >= session->blocked_at + timeout;
+    if (!is_blocked && now < session->active_at + timeout)
+        return;
+    if (!has_busy_stream(session)) {
+        relay_http2_session_fail(session, RELAY_ERR_IDLE);
+        return;
+    }
+    session->active_at = now;
+    if (is_blocked)
+        session->blocked_at = now;
+}
+
 static void on_timer(struct relay_timer *timer)
 {
     struct http2_session *session =
@@ -226,10 +250,8 @@ static void on_timer(struct relay_timer *timer)
         relay_http2_session_fail(session, RELAY_ERR_TIMEOUT);
     else if (session->settings_at != 0 && now >= session->settings_at + limits->idle_timeout)
         relay_http2_session_fail(session, RELAY_ERR_TIMEOUT);
-    else if (now >= session->active_at + limits->idle_timeout && !has_busy_stream(session))
-        relay_http2_session_fail(session, RELAY_ERR_IDLE);
-    else if (now >= session->active_at + limits->idle_timeout)
-        session->active_at = now;
+    else
+        expire_idle(session, now);
     if (session->final_at != 0 && now >= session->final_at)
         relay_http2_session_goaway(session);
     if (session->message_at != 0 && now >= session->message_at && !session->failing)
@@ -289,6 +311,14 @@ static void show_response(struct http2_session *session, struct http2_head *head
     relay_tunnel_deliver_response(&stream->tunnel, &response);
     if (response.ends)
         relay_tunnel_deliver_fin(&stream->tunnel);
+}
+
+/* Frames wait that the peer's frames have made (heads, RST_STREAM, WINDOW_UPDATE, ACKs), more than a peer that reads
+ * can bring about (T13). nghttp2 makes many of them itself and has no limit of its own but for the ACKs. */
+static bool is_flooded(const struct http2_session *session)
+{
+    return session->super.is_server && nghttp2_session_get_outbound_queue_size(session->nghttp) >
+                                           HTTP2_ACKS_MAX + (size_t)ANSWERS_PER_STREAM * session->max_streams;
 }
 
 /* nghttp2 has returned from one frame: tell what it brought. */
@@ -369,6 +399,8 @@ static void feed(struct http2_session *session, const uint8_t *bytes, size_t len
         feed_frame(session, bytes, taken);
         bytes += taken;
         len -= taken;
+        if (!session->dead && is_flooded(session))
+            relay_http2_session_limit(session, RELAY_LIMIT_CONTROL_FRAMES);
     }
     if (session->dead)
         return;
@@ -407,6 +439,7 @@ static void on_writable(void *user)
 {
     struct http2_session *session = user;
     session->blocked = false;
+    session->blocked_at = 0;
     relay_http2_session_flush_later(session);
 }
 
