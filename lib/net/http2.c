@@ -125,19 +125,6 @@ static void greet(struct http2_session *session)
                                           (int32_t)(window < INT32_MAX ? window : INT32_MAX));
 }
 
-static bool keep_early(struct http2_session *session, const uint8_t *early, size_t early_len)
-{
-    if (early_len == 0)
-        return true;
-    session->early = malloc(RELAY_HEADROOM + early_len);
-    if (session->early == NULL)
-        return false;
-    memcpy(session->early + RELAY_HEADROOM, early, early_len);
-    session->early_len = early_len;
-    relay_task_queue(session->super.loop, &session->event);
-    return true;
-}
-
 static struct http2_session *session_new(struct relay_stream *stream, const struct relay_limits *limits,
                                          struct relay_budget *budget, enum relay_level level, bool is_server)
 {
@@ -174,9 +161,13 @@ static struct relay_session *start(struct relay_stream *stream, struct http2_ses
                                    const struct relay_session_user *cb, void *user, const uint8_t *early,
                                    size_t early_len)
 {
-    if (session != NULL && !keep_early(session, early, early_len)) {
-        relay_http2_session_free(session);
-        session = NULL;
+    if (session != NULL && early_len > 0) {
+        if (relay_http2_session_keep(session, early, early_len) != 0) {
+            relay_http2_session_free(session);
+            session = NULL;
+        } else {
+            relay_task_queue(session->super.loop, &session->event);
+        }
     }
     if (session == NULL) {
         relay_stream_close(stream);

@@ -202,8 +202,11 @@ static bool is_peers_fault(uint32_t code)
            code != NGHTTP2_INTERNAL_ERROR;
 }
 
-static void on_reset_sent(struct http2_session *session, uint32_t code)
+static void on_reset_sent(struct http2_session *session, int32_t id, uint32_t code)
 {
+    int32_t window = nghttp2_session_get_stream_local_window_size(session->nghttp, id);
+    relay_http2_guard_forgive(&session->guard,
+                              window >= 0 ? (size_t)window : session->super.limits->window_initial);
     if (!session->super.is_server || !is_peers_fault(code) ||
         relay_http2_guard_own_reset(&session->guard, session->super.limits,
                                     relay_loop_now(session->super.loop)))
@@ -235,7 +238,7 @@ static int on_frame_send(nghttp2_session *nghttp, const nghttp2_frame *frame, vo
     struct http2_session *session = user;
     bool is_data = frame->hd.type == NGHTTP2_DATA;
     if (frame->hd.type == NGHTTP2_RST_STREAM)
-        on_reset_sent(session, frame->rst_stream.error_code);
+        on_reset_sent(session, frame->hd.stream_id, frame->rst_stream.error_code);
     else if (frame->hd.type == NGHTTP2_GOAWAY)
         session->goaway_code = frame->goaway.error_code;
     if (frame->hd.type == NGHTTP2_HEADERS)

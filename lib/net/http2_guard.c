@@ -8,6 +8,10 @@
 #define UPDATES_AT_START  100
 #define UPDATES_PER_DATA  4
 #define UPDATES_MAX       4096
+#define LATE_LARGE        256 /* larger DATA frames are limited by what the wire takes */
+#define LATE_FRAME        64  /* what a frame of nothing costs of what is forgiven */
+#define LATE_BLOCK        256 /* so much of a header block is as one control frame */
+#define LATE_MAX          (1024 * 1024)
 #define DATA_WORTH_UPDATE 256 /* smaller DATA frames, of a one-byte window say, earn no WINDOW_UPDATE */
 
 void relay_http2_guard_init(struct http2_guard *guard, bool is_server)
@@ -39,6 +43,34 @@ void relay_http2_guard_sent_data(struct http2_guard *guard, size_t len)
 {
     if (len >= DATA_WORTH_UPDATE && guard->update_credit < UPDATES_MAX)
         guard->update_credit += UPDATES_PER_DATA;
+}
+
+void relay_http2_guard_forgive(struct http2_guard *guard, size_t len)
+{
+    guard->late_credit += len < LATE_MAX ? len : LATE_MAX;
+    if (guard->late_credit > LATE_MAX)
+        guard->late_credit = LATE_MAX;
+}
+
+bool relay_http2_guard_late(struct http2_guard *guard, const struct relay_limits *limits, bool is_late,
+                            uint64_t now)
+{
+    size_t len = (size_t)guard->head[0] << 16 | (size_t)guard->head[1] << 8 | guard->head[2];
+    uint8_t type = guard->head[3];
+    if (type == NGHTTP2_HEADERS)
+        guard->is_late = is_late;
+    else if (type == NGHTTP2_CONTINUATION)
+        is_late = guard->is_late;
+    else if (type != NGHTTP2_DATA || len >= LATE_LARGE)
+        return true;
+    if (!is_late)
+        return true;
+    if (guard->late_credit >= len + LATE_FRAME) {
+        guard->late_credit -= len + LATE_FRAME;
+        return true;
+    }
+    return relay_bucket_take(&guard->control, 1 + (double)(len / LATE_BLOCK), limits->control_frames,
+                             limits->control_frames, now);
 }
 
 /* The frame's head is complete: false when it is one too many. RST_STREAM is judged with its stream. */

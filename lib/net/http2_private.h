@@ -37,6 +37,8 @@ struct http2_guard {
     bool has_begun;                 /* the last walk completed `head` */
     uint32_t left;                  /* of the payload (or of the client's preface) */
     uint32_t update_credit;         /* WINDOW_UPDATEs that our DATA frames make plausible */
+    size_t late_credit; /* what may be on its way to streams that we have ended, by what it costs */
+    bool is_late;       /* the header block under way is such a stream's */
     struct relay_bucket control, resets, own_resets;
 };
 
@@ -49,6 +51,12 @@ int relay_http2_guard_walk(struct http2_guard *guard, const struct relay_limits 
 bool relay_http2_guard_is_partial(const struct http2_guard *guard);
 /* A DATA frame of `len` payload bytes went out. */
 void relay_http2_guard_sent_data(struct http2_guard *guard, size_t len);
+/* We end a stream on which `len` bytes of DATA may be on their way (RFC 9113 section 5.1): they are nobody's fault. */
+void relay_http2_guard_forgive(struct http2_guard *guard, size_t len);
+/* The frame that has begun is for a stream of which nothing is wanted any more, if is_late. False: it is small, or a
+ * part of a header block, beyond what was forgiven, and the bucket of control frames is empty. */
+bool relay_http2_guard_late(struct http2_guard *guard, const struct relay_limits *limits, bool is_late,
+                            uint64_t now);
 /* Each false when the bucket is empty. */
 bool relay_http2_guard_control(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
 bool relay_http2_guard_reset(struct http2_guard *guard, const struct relay_limits *limits, uint64_t now);
@@ -140,11 +148,12 @@ struct http2_session {
     struct http2_head *head;
     struct http2_guard guard;
     struct http2_past past;
-    struct relay_task event; /* early bytes, the end of failing, on_close */
+    struct relay_task event; /* kept bytes, the end of failing, on_close */
     struct relay_task flush;
     struct relay_timer timer;
-    uint8_t *early;
-    size_t early_len;
+    uint8_t
+        *kept; /* RELAY_HEADROOM and bytes that are not fed yet: early ones, or what a turn had no time for */
+    size_t kept_at, kept_len;
     uint64_t active_at;   /* last head or end, or DATA that we sent; a client: or received */
     uint64_t message_at;  /* server: when the first deadline of a message may be; 0: none */
     uint64_t partial_at;  /* when the incomplete frame or head block was first seen; 0: none */
@@ -170,6 +179,8 @@ static inline struct http2_session *relay_http2_session_of(struct relay_session 
 
 /* ---- session ---- */
 
+/* Copies bytes to be fed from the event task, behind those that are kept already. RELAY_ERR_NO_MEMORY. */
+int relay_http2_session_keep(struct http2_session *session, const uint8_t *bytes, size_t len);
 /* Ends the connection with GOAWAY, from the flush task. May be called anywhere, also inside nghttp2. */
 void relay_http2_session_fail(struct http2_session *session, int error);
 /* The same, because the peer went over the limit: ENHANCE_YOUR_CALM, counted and logged. */

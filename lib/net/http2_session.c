@@ -11,6 +11,12 @@
  * window sets how many there are. */
 #define ANSWERS_PER_STREAM 4
 
+/* Of one connection's frames so many are taken in every turn, and so many more between two looks at the clock. Full
+ * ones of a tunnel fill no read with them. */
+#define FRAMES_AT_ONCE 64
+/* What one read takes of a peer that sends more frames than a turn has time for. */
+#define READ_AT_ONCE (64 * 1024)
+
 static struct http2_session *session_of_task(struct relay_task *task, size_t offset)
 {
     return (struct http2_session *)((char *)task - offset);
@@ -87,7 +93,7 @@ void relay_http2_session_free(struct http2_session *session)
     while (session->streams != NULL)
         relay_http2_stream_free(session->streams);
     free(session->head);
-    free(session->early);
+    free(session->kept);
     nghttp2_session_del(session->nghttp);
     free(session);
 }
@@ -366,16 +372,28 @@ static void feed_frame(struct http2_session *session, const uint8_t *bytes, size
     }
 }
 
+/* Server: nothing is wanted any more of what comes on this stream: it has ended, or its request is answered. */
+static bool is_late(const struct http2_session *session, const struct http2_stream *stream, uint32_t id)
+{
+    if (stream != NULL)
+        return stream->is_ended || !stream->is_shown || (stream->is_answered && !stream->is_tunnel);
+    return session->guard.head[3] != NGHTTP2_HEADERS || id <= session->past.last; /* else a new one */
+}
+
 /* False: the frame that begins here ends the connection. */
-static bool judge_past(struct http2_session *session)
+static bool judge_stream(struct http2_session *session, uint64_t now)
 {
     const uint8_t *head = session->guard.head;
     if (!session->super.is_server || !session->guard.has_begun)
         return true;
     uint32_t id = (uint32_t)head[5] << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8];
     id &= INT32_MAX; /* the first bit is reserved */
-    bool is_alive = nghttp2_session_get_stream_user_data(session->nghttp, (int32_t)id) != NULL;
-    uint32_t code = relay_http2_past_judge(&session->past, head, id, is_alive);
+    const struct http2_stream *stream = nghttp2_session_get_stream_user_data(session->nghttp, (int32_t)id);
+    if (!relay_http2_guard_late(&session->guard, session->super.limits, is_late(session, stream, id), now)) {
+        relay_http2_session_limit(session, RELAY_LIMIT_CONTROL_FRAMES);
+        return false;
+    }
+    uint32_t code = relay_http2_past_judge(&session->past, head, id, stream != NULL);
     if (code == NGHTTP2_NO_ERROR)
         return true;
     nghttp2_session_terminate_session(session->nghttp, code); /* the first code is the one that is sent */
@@ -384,54 +402,105 @@ static bool judge_past(struct http2_session *session)
 }
 
 /* Frame by frame, so that a request is shown before its DATA comes, and so that nothing is parsed behind a
- * frame too many. */
-static void feed(struct http2_session *session, const uint8_t *bytes, size_t len)
+ * frame too many. Returns how much it took: a connection of many small frames waits for the next turn when this one
+ * has taken its time, and the others' bytes are looked at. */
+static size_t feed(struct http2_session *session, const uint8_t *bytes, size_t len)
 {
     uint64_t now = relay_loop_now(session->super.loop);
-    while (len > 0 && !session->dead && !session->failing) {
+    size_t at = 0;
+    for (unsigned frames = 1; at < len && !session->dead && !session->failing; frames++) {
         size_t taken;
-        if (relay_http2_guard_walk(&session->guard, session->super.limits, bytes, len, now, &taken) != 0) {
+        if (relay_http2_guard_walk(&session->guard, session->super.limits, bytes + at, len - at, now,
+                                   &taken) != 0) {
             relay_http2_session_limit(session, RELAY_LIMIT_CONTROL_FRAMES);
             break;
         }
-        if (!judge_past(session))
+        if (!judge_stream(session, now))
             break;
-        feed_frame(session, bytes, taken);
-        bytes += taken;
-        len -= taken;
+        feed_frame(session, bytes + at, taken);
+        at += taken;
         if (!session->dead && is_flooded(session))
             relay_http2_session_limit(session, RELAY_LIMIT_CONTROL_FRAMES);
+        if (frames % FRAMES_AT_ONCE == 0 && session->super.is_server &&
+            !relay_loop_has_time(session->super.loop))
+            break;
     }
     if (session->dead)
-        return;
+        return len;
     bool is_partial = relay_http2_guard_is_partial(&session->guard);
     if (!is_partial || session->partial_at == 0)
         session->partial_at = is_partial ? now : 0;
     if (nghttp2_session_want_write(session->nghttp) || !nghttp2_session_want_read(session->nghttp))
         relay_http2_session_flush_later(session);
     relay_http2_session_arm(session);
+    return session->failing ? len : at;
 }
 
-static void feed_early(struct http2_session *session)
+int relay_http2_session_keep(struct http2_session *session, const uint8_t *bytes, size_t len)
 {
-    uint8_t *early = session->early;
-    session->early = NULL;
-    if (early != NULL)
-        feed(session, early + RELAY_HEADROOM, session->early_len);
-    free(early);
+    uint8_t *kept = malloc(RELAY_HEADROOM + session->kept_len + len);
+    if (kept == NULL)
+        return RELAY_ERR_NO_MEMORY;
+    if (session->kept_len > 0)
+        memcpy(kept + RELAY_HEADROOM, session->kept + RELAY_HEADROOM + session->kept_at, session->kept_len);
+    memcpy(kept + RELAY_HEADROOM + session->kept_len, bytes, len);
+    free(session->kept);
+    session->kept = kept;
+    session->kept_at = 0;
+    session->kept_len += len;
+    return RELAY_OK;
+}
+
+/* What is kept is fed in the next turns, and until then the peer waits. */
+static void wait_turn(struct http2_session *session)
+{
+    session->transport->read_max = READ_AT_ONCE;
+    relay_stream_pause(session->transport);
+    relay_task_defer(session->super.loop, &session->event);
+}
+
+static void feed_kept(struct http2_session *session)
+{
+    if (session->kept == NULL)
+        return;
+    size_t taken = feed(session, session->kept + RELAY_HEADROOM + session->kept_at, session->kept_len);
+    session->kept_at += taken;
+    session->kept_len -= taken;
+    if (session->kept_len > 0) {
+        wait_turn(session);
+        return;
+    }
+    free(session->kept);
+    session->kept = NULL;
+    if (!session->dead)
+        relay_stream_resume(session->transport);
 }
 
 static void on_bytes(void *user, uint8_t *bytes, size_t len)
 {
     struct http2_session *session = user;
-    feed_early(session);
-    feed(session, bytes, len);
+    feed_kept(session);
+    size_t taken = session->kept == NULL ? feed(session, bytes, len) : 0;
+    if (session->dead)
+        return;
+    if (taken == len) {
+        if (session->transport->read_max != 0) {
+            session->transport->read_max = 0;
+            relay_stream_resume(session->transport); /* under TLS it counts from here on */
+        }
+        return;
+    }
+    if (relay_http2_session_keep(session, bytes + taken, len - taken) == 0)
+        wait_turn(session);
+    else
+        end(session, RELAY_ERR_NO_MEMORY, relay_stream_close);
 }
 
 static void on_fin(void *user)
 {
     struct http2_session *session = user;
-    feed_early(session);
+    while (session->kept != NULL)
+        feed_kept(session);
     relay_http2_session_end(session, session->num_live > 0 ? RELAY_ERR_RESET : RELAY_OK);
 }
 
@@ -464,7 +533,7 @@ const struct relay_stream_user relay_http2_transport_user = {
 static void on_event(struct relay_task *task)
 {
     struct http2_session *session = session_of_task(task, offsetof(struct http2_session, event));
-    feed_early(session);
+    feed_kept(session);
     if (session->draining && !session->dead && session->final_at == 0 && session->streams == NULL)
         relay_http2_session_fail(session, RELAY_OK);
     if (!session->dead || session->streams != NULL)

@@ -262,8 +262,11 @@ static int submit_response(struct http2_stream *stream, const struct relay_respo
         return failed == NGHTTP2_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_CLOSED;
     stream->is_answered = true;
     stream->is_tunnel = is_tunnel;
-    if (!is_tunnel)
+    if (!is_tunnel) {
         relay_http2_stream_watch(stream);
+        int32_t window = nghttp2_session_get_stream_local_window_size(session->nghttp, stream->id);
+        relay_http2_guard_forgive(&session->guard, window > 0 ? (size_t)window : 0);
+    }
     relay_http2_session_flush_later(session);
     return 0;
 }

@@ -128,8 +128,20 @@ def unknown_frames(target):
         yield frame(0xBB, 0, 0, b"x")
 
 
+def headers_of_nobody(target):
+    yield frame(1, 4, 1, literal(b"bad name", b"x"))
+    for _ in range(100000):
+        yield frame(1, 4, 1, literal(b"a", b"b"))
+
+
+def data_of_nobody(target):
+    yield frame(1, 4, 1, b"".join(literal(*pair) for pair in ((b":method", b"CONNECT"), (b":authority", target.encode()))))
+    for _ in range(200000):
+        yield frame(0, 0, 1, b"x")
+
+
 FLOODS = [rapid_reset, made_you_reset_by_window, made_you_reset_by_overflow, made_you_reset_by_priority, continuations, pings,
-          settings, empty_data, priorities, window_updates, unknown_frames]
+          settings, empty_data, priorities, window_updates, unknown_frames, headers_of_nobody, data_of_nobody]
 
 
 def flood(port, frames, reads, seconds=8):
