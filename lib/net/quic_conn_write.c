@@ -53,7 +53,7 @@ static void append(struct relay_quic_conn *conn, const ngtcp2_path *path, size_t
 {
     if (conn->flight_since <= conn->last_received)
         conn->flight_since = relay_loop_now(conn->loop);
-    relay_quic_mtu_sent(&conn->mtu, len);
+    relay_quic_mtu_sent(&conn->mtu, len, relay_loop_now(conn->loop));
     relay_quic_runs_append(&conn->runs, path, len);
 }
 

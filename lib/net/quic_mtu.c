@@ -70,9 +70,23 @@ static void fall(struct relay_quic_mtu *mtu, size_t size, uint64_t now)
     mtu->narrow_since = mtu->largest = 0;
 }
 
+static size_t lower_of(const struct relay_quic_mtu *mtu)
+{
+    return mtu->cap > mtu->start ? mtu->start : LEAST;
+}
+
+/* It has not been waited for before it was sent: what was in flight at the last look may have been given up since,
+ * without an answer, and long ago. */
+void relay_quic_mtu_sent_larger(struct relay_quic_mtu *mtu, size_t len, uint64_t now)
+{
+    if (mtu->largest <= lower_of(mtu) && len > lower_of(mtu) && mtu->answered_at < now)
+        mtu->answered_at = now;
+    mtu->largest = len;
+}
+
 bool relay_quic_mtu_watch(struct relay_quic_mtu *mtu, const struct relay_quic_mtu_signs *signs)
 {
-    size_t lower = mtu->cap > mtu->start ? mtu->start : LEAST;
+    size_t lower = lower_of(mtu);
     /* Below the start the window says nothing: after much loss it stays at its minimum while little is sent. */
     bool is_narrow = lower != LEAST && signs->cwnd <= CWND_MIN;
     bool is_answered = signs->rtt != mtu->seen_rtt || mtu->seen_flight == 0 || signs->flight == 0;

@@ -53,7 +53,8 @@ struct relay_quic_mtu {
         look_wait;  /* ns: when to see whether the path takes the next size, and how long that was */
     size_t largest; /* packet sent since the last good sign */
     uint64_t seen_rtt, seen_flight; /* as relay_quic_mtu_watch saw them last */
-    uint64_t answered_at;           /* ns: the last time something was acknowledged, or nothing in flight */
+    uint64_t answered_at;           /* ns: the last time something was acknowledged, or nothing in flight, or
+                                       the first packet after that which the hole would swallow */
     uint64_t narrow_since;          /* ns: the window has been at its minimum since; 0: it is not */
     size_t former;                  /* the cap before it fell; 0: it has not */
     uint64_t raise_at, wait;        /* ns: when it is tried again, and how long it was waited for last */
@@ -75,10 +76,11 @@ void relay_quic_mtu_raise(struct relay_quic_mtu *mtu, uint64_t now);
 /* The path has changed: ngtcp2 probes anew. */
 void relay_quic_mtu_restart(struct relay_quic_mtu *mtu);
 
-static inline void relay_quic_mtu_sent(struct relay_quic_mtu *mtu, size_t len)
+void relay_quic_mtu_sent_larger(struct relay_quic_mtu *mtu, size_t len, uint64_t now);
+static inline void relay_quic_mtu_sent(struct relay_quic_mtu *mtu, size_t len, uint64_t now)
 {
     if (len > mtu->largest)
-        mtu->largest = len;
+        relay_quic_mtu_sent_larger(mtu, len, now);
 }
 /* Not while the cap has fallen: first the former one is to come back. */
 static inline bool relay_quic_mtu_is_probing(const struct relay_quic_mtu *mtu)

@@ -39,8 +39,9 @@ static void look_all(struct relay_quic_mtu *mtu, const struct look *looks, size_
                                              .flight = looks[i].flight,
                                              .cwnd = looks[i].cwnd,
                                              .pto = PTO,
-                                             .now = at++ * PTO};
-        relay_quic_mtu_sent(mtu, looks[i].sent);
+                                             .now = at * PTO};
+        uint64_t sent_at = (at++ - 1) * PTO; /* right after the look before */
+        relay_quic_mtu_sent(mtu, looks[i].sent, sent_at);
         bool fell = relay_quic_mtu_watch(mtu, &signs);
         if (mtu->cap != looks[i].cap)
             fail_msg("look %zu: %zu, not %zu", i, mtu->cap, looks[i].cap);
@@ -90,7 +91,7 @@ static void test_a_peer_that_waits_for_its_processor(void **state)
     struct relay_quic_mtu_signs signs = {.rtt = 1, .flight = 40000, .cwnd = 50000, .pto = 30 * RELAY_MS};
     make(&mtu, false);
     for (signs.now = RELAY_SECOND; signs.now < 1400 * RELAY_MS; signs.now += 30 * RELAY_MS) {
-        relay_quic_mtu_sent(&mtu, 1452);
+        relay_quic_mtu_sent(&mtu, 1452, signs.now - signs.pto); /* right after the look before */
         assert_false(relay_quic_mtu_watch(&mtu, &signs));
     }
     signs.now = 1400 * RELAY_MS;
@@ -144,6 +145,10 @@ static void test_no_hole(void **state)
     LOOK_ALL(&mtu, {0, 0, 50000, true, 1452});
     at += 1000;
     LOOK_ALL(&mtu, WAITING, WAITING, WAITING, GOOD);
+    /* What was in flight before the pause was given up in it. */
+    LOOK_ALL(&mtu, {60, 60, 50000, true, 1452});
+    at += 1000;
+    LOOK_ALL(&mtu, WAITING, WAITING, GOOD);
 }
 
 static void test_restart(void **state)
