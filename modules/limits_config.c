@@ -111,8 +111,8 @@ const struct relay_directive relay_limits_directives[] = {
      .min = 1,
      .max = 1000000,
      .default_text = "1000",
-     .help = "And above which new ones are dropped; of as many TCP sockets in the handshake the oldest is "
-             "closed for a new one."},
+     .help = "And above which one of them is ended for a new one, the oldest of who has most; of as many TCP "
+             "sockets in the handshake the oldest."},
     {.name = "limits.handshake-timeout",
      RELAY_DIRECTIVE_SECONDS_AT(limits.handshake_timeout),
      .min = 0.1,

@@ -26,7 +26,7 @@ struct relay_limits {
     size_t window_initial;    /* stream window before anything flowed: also the memory of a stalled tunnel */
     size_t window_max;        /* a flowing tunnel's window and send buffer grow up to this */
     uint32_t half_open_retry; /* QUIC handshakes in progress above which Retry is sent */
-    uint32_t half_open_max;   /* and above which Initials are dropped */
+    uint32_t half_open_max;   /* and above which one of them makes room for another */
 };
 
 #define RELAY_LIMITS_DEFAULT                                                                                 \

@@ -58,7 +58,6 @@
     X(drop_target_full, "twohop_dropped_total", "reason=\"target_socket_full\"", "Datagrams dropped")        \
     X(drop_closed, "twohop_dropped_total", "reason=\"tunnel_closed\"", "Datagrams dropped")                  \
     X(drop_packet, "twohop_dropped_total", "reason=\"bad_packet\"", "Datagrams dropped")                     \
-    X(drop_half_open, "twohop_dropped_total", "reason=\"half_open_limit\"", "Datagrams dropped")             \
     X(drop_stateless, "twohop_dropped_total", "reason=\"stateless_limit\"", "Datagrams dropped")             \
     X(drop_ring, "twohop_dropped_total", "reason=\"worker_ring_full\"", "Datagrams dropped")                 \
     X(auth_ok, "twohop_auth_total", "result=\"ok\"", "Token verifications")                                  \

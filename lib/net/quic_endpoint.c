@@ -369,15 +369,16 @@ int relay_quic_endpoint_new(const struct relay_quic_endpoint_config *config,
                             struct relay_quic_endpoint **made)
 {
     struct relay_quic_endpoint *endpoint = calloc(1, sizeof(*endpoint));
-    uint64_t key[2], seed;
+    uint64_t key[2], seeds[2];
     *made = NULL;
     if (endpoint == NULL || gnutls_rnd(GNUTLS_RND_KEY, key, sizeof(key)) != 0 ||
-        gnutls_rnd(GNUTLS_RND_KEY, &seed, sizeof(seed)) != 0 ||
+        gnutls_rnd(GNUTLS_RND_KEY, seeds, sizeof(seeds)) != 0 ||
         relay_quic_cids_init(&endpoint->cids, key) != 0) {
         free(endpoint);
         return RELAY_ERR_NO_MEMORY;
     }
-    endpoint->source_seed = seed;
+    endpoint->source_seed = seeds[0];
+    endpoint->half_open.seed = seeds[1];
     endpoint->loop = config->loop;
     endpoint->group = config->group;
     atomic_fetch_add(&config->group->refs, 1);

@@ -8,6 +8,7 @@
 #include "lib/net/quic_cid.h"
 #include "lib/net/quic_conn_internal.h"
 #include "lib/net/quic_endpoint.h"
+#include "lib/net/quic_half_open.h"
 #include "lib/net/quic_steering.h"
 #include "lib/net/udp_batch.h"
 
@@ -41,14 +42,15 @@ struct relay_quic_peer {
     struct relay_quic_conn *conn;
     struct relay_quic_peer *prev, *next;
     struct relay_timer timer;
-    ngtcp2_cid *cids; /* registered in the endpoint's table */
+    struct relay_quic_handshake handshake; /* counted while the connection is half-open */
+    ngtcp2_cid *cids;                      /* registered in the endpoint's table */
     size_t num_cids, cids_size;
     uint8_t *farewell;
     size_t farewell_len;
     uint64_t came,
         answer_at; /* packets that came for the tombstone, and the count at which it answers next */
     size_t mtu;
-    bool is_blocked, is_half_open;
+    bool is_blocked;
 };
 
 #define RELAY_QUIC_ANSWER_BUCKETS 256
@@ -65,7 +67,8 @@ struct relay_quic_endpoint {
     struct relay_quic_socket *sockets;
     struct relay_quic_cids cids;
     struct relay_quic_peer *peers, *tombstones; /* lists */
-    size_t num_peers, num_tombstones, half_open;
+    size_t num_peers, num_tombstones;
+    struct relay_quic_half_open half_open;
     /* Version Negotiation, stateless reset, refusal: packets per second, to each source (whose hash says which
      * bucket is its own) and to all. */
     struct relay_bucket source_answers[RELAY_QUIC_ANSWER_BUCKETS], answers;
@@ -88,7 +91,7 @@ void relay_quic_endpoint_hand_to_others(struct relay_quic_endpoint *endpoint,
 /* ---- quic_peer.c ---- */
 
 /* A new connection for an acceptable Initial; `original_dcid` from its Retry token or NULL; `is_known`: with a good
- * token of an earlier connection. */
+ * token of an earlier connection. Of too many half-open ones another one makes room. */
 void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
                             const ngtcp2_pkt_hd *initial, const ngtcp2_cid *original_dcid, bool is_known);
 /* A packet for a connection or a tombstone. */
@@ -115,8 +118,7 @@ void relay_quic_stateless_version(struct relay_quic_endpoint *endpoint,
 /* A short header whose connection ID nobody knows (RFC 9000 section 10.3). */
 void relay_quic_stateless_reset(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet,
                                 const uint8_t *cid, size_t len);
-/* A long header that no connection knows: an Initial may make one; it passes the limits of half-open
- * handshakes first. */
+/* A long header that no connection knows: an Initial may make one, with a Retry first when many are half-open. */
 void relay_quic_stateless_initial(struct relay_quic_endpoint *endpoint,
                                   const struct relay_quic_packet *packet);
 

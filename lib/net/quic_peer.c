@@ -143,11 +143,23 @@ static void link_peer(struct relay_quic_peer **list, struct relay_quic_peer *pee
 
 static void end_half_open(struct relay_quic_peer *peer)
 {
-    if (!peer->is_half_open)
+    if (!peer->handshake.is_counted)
         return;
-    peer->is_half_open = false;
-    peer->endpoint->half_open--;
+    relay_quic_half_open_remove(&peer->endpoint->half_open, &peer->handshake);
     relay_count(peer->endpoint->loop->metrics->open_half, -1);
+}
+
+/* Without a word, and only marked: it may be the one whose packets are being read. It is freed by a task of this turn. */
+static void make_room(struct relay_quic_endpoint *endpoint)
+{
+    while (endpoint->half_open.count > endpoint->limits->half_open_max) {
+        struct relay_quic_handshake *victim = relay_quic_half_open_victim(&endpoint->half_open);
+        struct relay_quic_peer *peer =
+            (struct relay_quic_peer *)((char *)victim - offsetof(struct relay_quic_peer, handshake));
+        end_half_open(peer);
+        relay_quic_conn_end(peer->conn, RELAY_ERR_LIMIT, true);
+        relay_count(endpoint->loop->metrics->limit_half_open, 1);
+    }
 }
 
 void relay_quic_peer_refuse(struct relay_quic_peer *peer)
@@ -307,8 +319,7 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
     }
     link_peer(&endpoint->peers, peer);
     endpoint->num_peers++;
-    endpoint->half_open++;
-    peer->is_half_open = true;
+    relay_quic_half_open_add(&endpoint->half_open, &peer->handshake, &peer->path.peer);
     relay_count(endpoint->loop->metrics->open_half, 1);
     relay_quic_peer_read(peer, packet);
     /* Not a byte of a handshake in it: it was never a connection. */
@@ -317,6 +328,7 @@ void relay_quic_peer_accept(struct relay_quic_endpoint *endpoint, const struct r
         relay_quic_peer_free(peer);
         return;
     }
+    make_room(endpoint);
     if ((original_dcid != NULL || is_known) && peer->conn->state == RELAY_QUIC_OPEN)
         offer(peer);
 }

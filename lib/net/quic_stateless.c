@@ -22,10 +22,12 @@
 /* No source can use up what another one is owed. */
 static bool may_answer(struct relay_quic_endpoint *endpoint, const struct relay_quic_packet *packet)
 {
+    struct sockaddr_storage peer; /* one that was handed over is not aligned as such */
     struct relay_address address;
     uint16_t port;
     uint64_t now = relay_loop_now(endpoint->loop);
-    relay_address_from_sockaddr(&address, &port, (const struct sockaddr_storage *)packet->peer);
+    memcpy(&peer, packet->peer, relay_udp_address_size(packet->peer));
+    relay_address_from_sockaddr(&address, &port, &peer);
     struct relay_prefix source = relay_prefix_of(&address, 32, 64);
     size_t at = relay_prefix_hash(&source, endpoint->source_seed) % RELAY_QUIC_ANSWER_BUCKETS;
     if (relay_bucket_take(&endpoint->source_answers[at], 1, SOURCE_BURST, SOURCE_RATE, now) &&
@@ -148,26 +150,21 @@ static enum token check_token(struct relay_quic_endpoint *endpoint, const struct
 void relay_quic_stateless_initial(struct relay_quic_endpoint *endpoint,
                                   const struct relay_quic_packet *packet)
 {
-    struct relay_metrics *metrics = endpoint->loop->metrics;
     ngtcp2_pkt_hd initial;
     ngtcp2_cid original_dcid;
     if (packet->len < INITIAL_MIN || ngtcp2_accept(&initial, packet->bytes, packet->len) != 0 ||
         initial.dcid.datalen < DCID_MIN) {
-        relay_count(metrics->drop_packet, 1);
+        relay_count(endpoint->loop->metrics->drop_packet, 1);
         return;
     }
     if (endpoint->is_shut) {
         refuse(endpoint, packet, &initial, NGTCP2_CONNECTION_REFUSED);
         return;
     }
-    if (endpoint->half_open >= endpoint->limits->half_open_max) {
-        relay_count(metrics->drop_half_open, 1);
-        return;
-    }
     enum token token = check_token(endpoint, packet, &initial, &original_dcid);
     if (token == TOKEN_BAD)
         refuse(endpoint, packet, &initial, NGTCP2_INVALID_TOKEN);
-    else if (token == TOKEN_NONE && endpoint->half_open >= endpoint->limits->half_open_retry)
+    else if (token == TOKEN_NONE && endpoint->half_open.count >= endpoint->limits->half_open_retry)
         send_retry(endpoint, packet, &initial);
     else
         relay_quic_peer_accept(endpoint, packet, &initial, token == TOKEN_RETRY ? &original_dcid : NULL,

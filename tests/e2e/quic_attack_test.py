@@ -13,6 +13,7 @@ import pytest
 from aioquic.asyncio import connect
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.tls import Epoch
 
@@ -113,6 +114,78 @@ def test_retry_tokens(egress, certificates, tcp_echo):
         time.sleep(max(0, asked + 10.5 - time.monotonic()))
     with half_open(relay, certificates):
         assert late.ask(late_packet) == INVALID_TOKEN
+
+
+class Beginner(threading.Thread):
+    """Begins `rate` handshakes a second with ClientHellos that never end, each with the Retry token that it is sent.
+    Its sockets take turns. proved: how many tokens it has used."""
+
+    HELLO = b"\x01\0\x01\0\x03\x03" + os.urandom(32)
+
+    def __init__(self, relay, rate, sockets):
+        super().__init__(daemon=True)
+        self._rate, self._end, self._id, self.proved = rate, threading.Event(), os.urandom(8), 0
+        self._sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(sockets)]
+        for one in self._sockets:
+            one.connect(("127.0.0.1", relay.at.tls))
+            one.setblocking(False)
+
+    def _initial(self, server_id, token=b""):
+        pair = CryptoPair()
+        pair.setup_initial(server_id, is_client=True, version=1)
+        ids = bytes([len(server_id)]) + server_id + bytes([len(self._id)]) + self._id
+        head = b"\xC3\0\0\0\1" + ids + quic_frames.varint(len(token)) + token
+        payload = quic_frames.crypto(0, self.HELLO).ljust(1200 - len(head) - 2 - 4 - 16, b"\0")
+        return pair.encrypt_packet(head + struct.pack("!HI", 0x4000 | (4 + len(payload) + 16), 0), payload, 0)
+
+    def _answer(self, one):
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            while packet := one.recv(65536):
+                if packet[0] & 0xF0 == 0xF0:
+                    at = 6 + packet[5]
+                    one.send(self._initial(packet[at + 1:at + 1 + packet[at]], packet[at + 1 + packet[at]:-16]))
+                    self.proved += 1
+
+    def run(self):
+        begun, at = 0, time.monotonic()
+        while not self._end.is_set():
+            one = self._sockets[begun % len(self._sockets)]
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                one.send(self._initial(os.urandom(8)))
+            self._answer(one)
+            begun += 1
+            time.sleep(max(0, at + begun / self._rate - time.monotonic()))
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self.join()
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.mark.parametrize("sockets", [1, 200], ids=["one port", "many ports"])
+def test_handshakes_that_are_begun_and_never_ended(egress, certificates, sockets):
+    """Where the relay's limit for each source does not hold: behind another relay, whose users come from one address (T20)."""
+    relay = egress(**{"num-threads": 1, "peers": ["127.0.0.0/8"], "limits.half-open-retry": 20, "limits.half-open-max": 400})
+    count = lambda: relay.vitals.metrics()['twohop_limited_total{limit="half_open"}']
+
+    async def honest():
+        async with http3.client(relay.at.tls, certificates.ca) as client:
+            return (await client.response(client.get("/index.html")))[0]
+
+    with Beginner(relay, 100, sockets) as beginner:
+        vitals.wait(lambda: beginner.proved > 450 and count() > 0, 30, "more handshakes than are allowed")
+        for _ in range(8):
+            assert asyncio.run(asyncio.wait_for(honest(), 8)) == 200
+        metrics = relay.vitals.metrics()
+        assert metrics["twohop_quic_half_open"] <= 400
+        assert metrics["twohop_connections"] <= 400 + 8, "who has made room is still held"
+    vitals.wait(lambda: relay.vitals.metrics()["twohop_quic_half_open"] == 0, 15, "the end of the handshakes")
+    vitals.wait(lambda: relay.vitals.metrics()["twohop_connections"] == 0, 5, "the end of the connections")
 
 
 def test_tokens_of_earlier_connections(egress, certificates, tcp_echo):

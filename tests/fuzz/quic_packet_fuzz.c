@@ -91,7 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ;
     while (f.endpoint->peers != NULL)
         relay_quic_peer_free(f.endpoint->peers);
-    if (f.endpoint->half_open != 0)
+    if (f.endpoint->half_open.count != 0)
         abort();
     return 0;
 }

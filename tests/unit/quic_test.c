@@ -642,7 +642,44 @@ static void test_half_open_max(void **state)
     f.limits.half_open_max = 0;
     dial_as("relay.example", f.client);
     assert_false(run_until(&f.loop, &f.a.is_ready, 100));
-    assert_true(f.metrics.drop_half_open > 0);
+    assert_true(f.metrics.limit_half_open > 0);
+}
+
+/* One that began and was never heard of again is ended for the next, and its end frees it. */
+static void test_half_open_makes_room(void **state)
+{
+    f.limits.half_open_max = 1;
+    dial_as("relay.example", f.client);
+    while (f.metrics.open_half == 0)
+        uv_run(&f.loop.uv, UV_RUN_ONCE);
+    relay_quic_conn_free(f.a.conn);
+    memset(&f.a, 0, sizeof(f.a));
+    f.a.stream = -1;
+    dial();
+    assert_int_equal(f.metrics.limit_half_open, 1);
+    assert_int_equal(f.metrics.open_half, 0);
+    assert_int_equal(relay_quic_endpoint_num_connections(f.endpoint), 1);
+    start_bulk();
+    assert_true(run_until(&f.loop, &f.a.fin_came, 20000));
+}
+
+/* With Retry the user was told of it, and is told of its end; the client is not. */
+static void test_half_open_told_makes_room(void **state)
+{
+    f.limits.half_open_retry = 0;
+    f.limits.half_open_max = 1;
+    dial_as("relay.example", f.client);
+    while (f.b.conn == NULL)
+        uv_run(&f.loop.uv, UV_RUN_ONCE);
+    relay_quic_conn_free(f.a.conn);
+    f.a.conn = NULL;
+    f.refuse = true; /* the next one has no user, and ends for that */
+    dial_as("relay.example", f.client);
+    assert_true(run_until(&f.loop, &f.b.is_closed, 5000));
+    assert_int_equal(f.b.close_error, RELAY_ERR_LIMIT);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 5000));
+    assert_int_equal(f.a.close_error, RELAY_ERR_REFUSED);
+    assert_int_equal(f.metrics.limit_half_open, 1);
 }
 
 static void test_close_code(void **state)
@@ -979,6 +1016,8 @@ int main(void)
         TEST(test_retry),
         TEST(test_coming_again),
         TEST(test_half_open_max),
+        TEST(test_half_open_makes_room),
+        TEST(test_half_open_told_makes_room),
         TEST(test_close_code),
         TEST(test_user_error),
         TEST(test_refused),
