@@ -9,7 +9,8 @@
 
 #define BUCKETS    4096
 #define CACHE_LINE 64
-#define BURST      RELAY_SECOND         /* the allowance of so long may be spent at once */
+#define BURST      RELAY_SECOND /* the allowance of so long may be spent at once */
+#define SHARE      8            /* a token that has more than one of so many of what is left gets no more */
 #define BATCH      (RELAY_SECOND / 256) /* a worker's lease, and how long it waits when nothing was left */
 
 /* What a worker has taken and not spent. */
@@ -33,18 +34,20 @@ struct relay_token_account {
 };
 
 struct relay_token_accounts {
-    pthread_mutex_t lock; /* the table, and `tunnels` and `holds` of every account */
+    pthread_mutex_t lock; /* the table, `tunnels`, and `tunnels` and `holds` of every account */
     unsigned num_workers;
+    uint32_t descriptors, tunnels;
     struct relay_token_account *buckets[BUCKETS];
 };
 
-struct relay_token_accounts *relay_token_accounts_new(unsigned num_workers)
+struct relay_token_accounts *relay_token_accounts_new(unsigned num_workers, uint32_t descriptors)
 {
     struct relay_token_accounts *accounts = calloc(1, sizeof(*accounts));
     if (accounts == NULL)
         return NULL;
     pthread_mutex_init(&accounts->lock, NULL);
     accounts->num_workers = num_workers;
+    accounts->descriptors = descriptors;
     return accounts;
 }
 
@@ -112,6 +115,13 @@ static struct relay_token_account *add(struct relay_token_accounts *accounts,
     return account;
 }
 
+static bool has_share(const struct relay_token_accounts *accounts, const struct relay_token_account *account)
+{
+    uint32_t taken = accounts->tunnels < accounts->descriptors ? accounts->tunnels : accounts->descriptors;
+    uint32_t left = accounts->descriptors - taken;
+    return taken < accounts->descriptors / 2 || account->tunnels <= left / SHARE;
+}
+
 int relay_token_account_take(struct relay_token_accounts *accounts, const char *name, uint32_t max,
                              uint64_t now, struct relay_token_account **taken)
 {
@@ -123,10 +133,12 @@ int relay_token_account_take(struct relay_token_accounts *accounts, const char *
         account = add(accounts, slot, name);
     if (account == NULL)
         error = RELAY_ERR_NO_MEMORY;
-    else if (max > 0 && account->tunnels >= max)
+    else if ((max > 0 && account->tunnels >= max) || !has_share(accounts, account))
         error = RELAY_ERR_LIMIT;
-    else
+    if (error == 0) {
         account->tunnels++;
+        accounts->tunnels++;
+    }
     pthread_mutex_unlock(&accounts->lock);
     *taken = error == 0 ? account : NULL;
     return error;
@@ -136,6 +148,7 @@ void relay_token_account_release(struct relay_token_accounts *accounts, struct r
 {
     pthread_mutex_lock(&accounts->lock);
     account->tunnels--;
+    accounts->tunnels--;
     pthread_mutex_unlock(&accounts->lock);
 }
 

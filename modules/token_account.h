@@ -1,6 +1,10 @@
 /* What each token has open and may send, over all connections and workers: one structure per process.
  *
- * Tunnels are counted under a lock, once per tunnel. Datagrams toward UDP targets are not: the allowance of a
+ * Tunnels are counted under a lock, once per tunnel. While they leave half of the descriptors a token may open as many
+ * as it asks for, then as long as it has no more than an eighth of what they leave; its first one always. So those who
+ * have many leave room for those who have few, whatever limits are set.
+ *
+ * Datagrams toward UDP targets are not: the allowance of a
  * token is two atomic words (packets and bytes), and each worker takes credit from them in batches of a 256th
  * of a second and spends it without touching what others write (a lease). Credit that a worker has taken and
  * not spent stays with it: at most one batch, or one run of datagrams where that is more.
@@ -23,13 +27,13 @@
 struct relay_token_accounts;
 struct relay_token_account;
 
-/* NULL: out of memory. */
-struct relay_token_accounts *relay_token_accounts_new(unsigned num_workers);
+/* `descriptors`: how many there are for tunnels, each of which needs one. NULL: out of memory. */
+struct relay_token_accounts *relay_token_accounts_new(unsigned num_workers, uint32_t descriptors);
 /* When no tunnel is left. NULL is fine. */
 void relay_token_accounts_free(struct relay_token_accounts *accounts);
 
-/* One more tunnel of the token. 0, RELAY_ERR_LIMIT (it has `max` open; 0: no limit) or RELAY_ERR_NO_MEMORY.
- * Any thread. */
+/* One more tunnel of the token. 0, RELAY_ERR_LIMIT (it has `max` open, 0: no limit; or its share of the descriptors) or
+ * RELAY_ERR_NO_MEMORY. Any thread. */
 int relay_token_account_take(struct relay_token_accounts *accounts, const char *name, uint32_t max,
                              uint64_t now, struct relay_token_account **account);
 void relay_token_account_release(struct relay_token_accounts *accounts, struct relay_token_account *account);

@@ -230,7 +230,8 @@ static int init_workers(const struct relay_config *config)
     server.num_workers = config->num_threads;
     server.workers = calloc(server.num_workers, sizeof(*server.workers));
     server.source.shards = calloc(server.num_workers + 1, sizeof(*server.source.shards));
-    server.token_accounts = relay_token_accounts_new(server.num_workers);
+    server.token_accounts =
+        relay_token_accounts_new(server.num_workers, (uint32_t)relay_reserve_num_others());
     server.auth_failures = relay_failure_limit_new();
     relay_source_limit_init(&server.sources);
     if (server.workers == NULL || server.source.shards == NULL || server.token_accounts == NULL ||

@@ -14,6 +14,11 @@ void relay_reserve_set(unsigned long limit)
     first = limit - kept < INT_MAX ? (int)(limit - kept) : INT_MAX;
 }
 
+int relay_reserve_num_others(void)
+{
+    return first;
+}
+
 bool relay_reserve_has(int fd)
 {
     return fd >= first;

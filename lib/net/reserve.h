@@ -14,6 +14,8 @@
 /* Of `limit` descriptors that the process may have it keeps the last RELAY_RESERVE_MAX, or the last sixteenth when that
  * is fewer. */
 void relay_reserve_set(unsigned long limit);
+/* How many the others are; INT_MAX before. */
+int relay_reserve_num_others(void);
 /* Whether it is one of them: then close it, and say that there was none. */
 bool relay_reserve_has(int fd);
 /* socket(2), non-blocking and close-on-exec, of the others: -1 with EMFILE when they are all taken. */

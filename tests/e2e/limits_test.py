@@ -1,25 +1,29 @@
 """Limits that hold for a token or a source, and not for each worker or connection (T51, T66). Four workers."""
 import asyncio
 import contextlib
+import hashlib
+import signal
 import socket
 import threading
 import time
 
 import pytest
 
-from harness import capsule, configs, http1, http3, vitals
+from harness import capsule, configs, http1, http2, http3, vitals
 
 pytestmark = pytest.mark.xdist_group("load")  # one after the other: they measure time and load
 
 AUTH = ("proxy-authorization", configs.BEARER)
+BOB = "bob-secret-bob-secret-bob"
 AUTH_LINE = f"Proxy-Authorization: {configs.BEARER}"
 
 
 @pytest.fixture
 def egress(relay, certificates, tmp_path):
-    def start(**directives):
+    def start(prefix=(), **directives):
         at = configs.Ports()
-        started = relay(configs.egress(certificates, tmp_path, at, **{"num-threads": 4, "limits.drain-seconds": 1} | directives))
+        started = relay(configs.egress(certificates, tmp_path, at, **{"num-threads": 4, "limits.drain-seconds": 1} | directives),
+                        prefix=prefix)
         started.at, started.vitals = at, vitals.Vitals(started)
         return started
     return start
@@ -39,6 +43,38 @@ def test_tunnels_of_a_token(egress, tcp_echo):
             connection.close()
         vitals.wait(lambda: relay.vitals.tunnels() == 5)
         assert [ask()[1] for _ in range(10)].count(200) == 3
+
+
+def test_descriptors_of_a_token(egress, tcp_echo, udp_echo):
+    """Without a limit of tunnels a token gets half of the descriptors, and the others find some, on whatever worker."""
+    relay = egress(prefix=["prlimit", "--nofile=512:512"])
+    bob = f"Proxy-Authorization: Bearer {BOB}"
+    with open(relay.config["auth.tokens"], "a") as file:
+        file.write(f"bob {hashlib.sha256(BOB.encode()).hexdigest()}\n")
+    relay.signal(signal.SIGHUP)
+    vitals.wait(lambda: relay.vitals.metrics()['twohop_config_reloads_total{result="ok"}'] == 1)
+    path = f"/.well-known/masque/udp/{udp_echo.host}/{udp_echo.port}/"
+    with contextlib.ExitStack() as stack:
+        old = stack.enter_context(http1.Connection(relay.at.clear))
+        assert old.request("HEAD", "/index.html")[0] == 200
+        answers = []
+        for _ in range(8):
+            connection = stack.enter_context(http2.Connection(relay.at.clear))
+            assert connection.response(connection.get("/index.html"))[0] == 200
+            streams = [connection.connect_udp(path, AUTH) if i % 2 else connection.connect(tcp_echo.authority, AUTH) for i in range(75)]
+            answers += [connection.response(stream) for stream in streams]
+        refused = [fields["proxy-status"] for status, fields in answers if status == 503]
+        assert [status for status, _ in answers].count(200) == 248 and len(refused) == 600 - 248  # half of 512 but the operator's 16
+        assert all("connection_limit_reached" in field for field in refused)
+        metrics = relay.vitals.metrics()
+        assert metrics['twohop_limited_total{limit="tunnels"}'] == len(refused)
+        assert metrics['twohop_limited_total{limit="descriptors"}'] == 0
+        assert old.connect(tcp_echo.authority, bob)[0] == 200
+        for _ in range(20):
+            assert stack.enter_context(http1.Connection(relay.at.clear)).connect(tcp_echo.authority, bob)[0] == 200
+    vitals.wait(lambda: relay.vitals.tunnels() == 0)
+    with http1.Connection(relay.at.clear) as connection:
+        assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
 
 
 def test_connections_of_a_source(egress):

@@ -167,11 +167,15 @@ def test_the_operator_is_served_without_descriptors(egress, tcp_echo, udp_echo, 
     """The last 16 are not for tunnels, what they ask of DNS and files: when all others are taken the operator has them."""
     with dns.Server({}) as server, contextlib.ExitStack() as stack:
         relay = egress(["prlimit", "--nofile=256:256"], **{"resolver.servers": [server.address]})
+        secrets = [f"secret-of-number-{i}" for i in range(400)]  # one token alone does not get all
+        tokens(relay, ("alice", configs.TOKEN), *((f"user{i}", secret) for i, secret in enumerate(secrets)))
+        reload(relay)
         readers = [stack.enter_context(http1.Connection(relay.at.clear)) for _ in range(30)]
         assert {reader.request("HEAD", "/large")[0] for reader in readers} == {200}
         with http2.Connection(relay.at.clear) as crowd:
-            streams = [crowd.connect_udp(udp_path(udp_echo), AUTH) if is_udp else crowd.connect(tcp_echo.authority, AUTH)
-                       for _ in range(400)]
+            fields = [("proxy-authorization", f"Bearer {secret}") for secret in secrets]
+            streams = [crowd.connect_udp(udp_path(udp_echo), field) if is_udp else crowd.connect(tcp_echo.authority, field)
+                       for field in fields]
             assert {crowd.response(stream)[0] for stream in streams} == {200, 503}
             assert relay.vitals.descriptors() == 256 - 16
             for reader in readers[1:]:

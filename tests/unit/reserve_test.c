@@ -76,6 +76,7 @@ static void sockets_do_not_block_and_end_with_exec(void **state)
 static void of_few_it_keeps_fewer(void **state)
 {
     relay_reserve_set(64);
+    assert_int_equal(relay_reserve_num_others(), 60);
     assert_true(relay_reserve_has(60) && !relay_reserve_has(59));
     relay_reserve_set(1 << 20);
     assert_true(relay_reserve_has((1 << 20) - RELAY_RESERVE_MAX));

@@ -13,14 +13,15 @@
 #include "lib/wire/error.h"
 #include "modules/token_account.h"
 
-#define WORKERS 4
+#define WORKERS     4
+#define DESCRIPTORS 1000
 
 static struct relay_token_accounts *accounts;
 static const uint64_t start = 1000 * RELAY_SECOND;
 
 static int setup(void **state)
 {
-    accounts = relay_token_accounts_new(WORKERS);
+    accounts = relay_token_accounts_new(WORKERS, DESCRIPTORS);
     return accounts == NULL;
 }
 
@@ -49,6 +50,52 @@ static void test_tunnels(void **state)
     relay_token_account_release(accounts, first);
     assert_int_equal(relay_token_account_take(accounts, "alice", 2, start, &first), 0);
     assert_int_equal(relay_token_account_take(accounts, "alice", 2, start, &second), RELAY_ERR_LIMIT);
+}
+
+/* How many tunnels the token gets, at most as many as there are descriptors. */
+static unsigned take_all(const char *name, struct relay_token_account **account)
+{
+    for (unsigned taken = 0; taken < DESCRIPTORS; taken++)
+        if (relay_token_account_take(accounts, name, 0, start, account) != 0)
+            return taken;
+    return DESCRIPTORS;
+}
+
+/* Those who take all they get leave descriptors to the others: forty find three each after eleven of them. */
+static void test_share_of_descriptors(void **state)
+{
+    struct relay_token_account *alice, *other;
+    char name[32];
+    unsigned before = DESCRIPTORS / 8;
+    alice = take("alice", start);
+    assert_int_equal(take_all("alice", &other), DESCRIPTORS / 2 - 1);
+    for (int i = 0; i < 10; i++) {
+        snprintf(name, sizeof(name), "greedy%d", i);
+        unsigned taken = take_all(name, &other);
+        assert_in_range(taken, 15, before);
+        before = taken;
+    }
+    for (int i = 0; i < 40 * 3; i++) {
+        snprintf(name, sizeof(name), "modest%d", i / 3);
+        (void)take(name, start);
+    }
+    /* She has her descriptors, and more when there are enough again. */
+    for (unsigned i = 0; i < 450; i++)
+        relay_token_account_release(accounts, alice);
+    assert_int_equal(relay_token_account_take(accounts, "alice", 0, start, &alice), 0);
+    assert_in_range(take_all("alice", &other), 1, 50);
+}
+
+/* With none left it is the system that refuses the first one of a token. */
+static void test_first_tunnel_of_a_token(void **state)
+{
+    struct relay_token_account *account;
+    char name[32];
+    for (unsigned i = 0; i < DESCRIPTORS + 10; i++) {
+        snprintf(name, sizeof(name), "token%u", i);
+        (void)take(name, start);
+    }
+    assert_int_equal(relay_token_account_take(accounts, "token0", 0, start, &account), RELAY_ERR_LIMIT);
 }
 
 static void test_revocation(void **state)
@@ -239,6 +286,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_tunnels),
         TEST(test_tunnels_of_many_threads),
+        TEST(test_share_of_descriptors),
+        TEST(test_first_tunnel_of_a_token),
         TEST(test_revocation),
         TEST(test_rates),
         TEST(test_no_limit),

@@ -201,7 +201,7 @@ void loopback_start(struct loopback *loopback)
     env->metrics = &loopback->metrics;
     env->budget = &loopback->budget;
     env->snapshot = loopback->snapshot;
-    env->token_accounts = relay_token_accounts_new(1);
+    env->token_accounts = relay_token_accounts_new(1, UINT32_MAX);
     env->auth_failures = relay_failure_limit_new();
     assert(env->token_accounts != NULL && env->auth_failures != NULL);
     h2o_context_init(&env->h2o, &loopback->loop.uv, &loopback->conf);
