@@ -16,8 +16,8 @@
 /* Half of what our relays bear: the connection may be older than the bucket. */
 #define RELAY_ABANDONED_BURST 200
 #define RELAY_ABANDONED_RATE  16
-#define RELAY_ABANDONED_PATIENCE                                                                             \
-    (15 * RELAY_SECOND) /* a relay gives up its own dial before; then it is reset */
+/* A relay gives up its own dial before; then the tunnel is reset. */
+#define RELAY_ABANDONED_PATIENCE (15 * RELAY_SECOND)
 
 /* One for a chain. Zeroed is ready. */
 struct relay_abandoned {

@@ -4,10 +4,10 @@
  * as it asks for, then as long as it has no more than an eighth of what they leave; its first one always. So those who
  * have many leave room for those who have few, whatever limits are set.
  *
- * Datagrams toward UDP targets are not: the allowance of a
- * token is two atomic words (packets and bytes), and each worker takes credit from them in batches of a 256th
- * of a second and spends it without touching what others write (a lease). Credit that a worker has taken and
- * not spent stays with it: at most one batch, or one run of datagrams where that is more.
+ * Datagrams toward UDP targets take no lock: the allowance of a token is two atomic words (packets and bytes), and
+ * each worker takes credit from them in batches of a 256th of a second and spends it without touching what others
+ * write (a lease). Credit that a worker has taken and not spent stays with it: at most one batch, or one run of
+ * datagrams where that is more.
  *
  * An account lives until its last tunnel has ended, nobody holds it and its allowance is whole again, so that
  * closing and opening tunnels gives no new allowance.

@@ -1,7 +1,8 @@
 /* A listening TCP socket of one worker: accepts, does the TLS handshake, tells HTTP/2 from HTTP/1.1 (by
  * HTTP/2's preface, unless ALPN chose "http/1.1": a real client writes it without negotiating, another negotiates
- * "h2" and writes an HTTP/1.1 CONNECT), and hands the stream to relay_connection_stream. Until then the socket is half-open: at most limits.half-open-max of a
- * worker's are, the oldest makes room for a new one, so that sockets which say nothing shut nobody out.
+ * "h2" and writes an HTTP/1.1 CONNECT), and hands the stream to relay_connection_stream. Until then the socket is
+ * half-open: at most limits.half-open-max of a worker's are, the oldest makes room for a new one, so that sockets which
+ * say nothing shut nobody out.
  */
 #ifndef RELAY_SERVER_LISTENER_H
 #define RELAY_SERVER_LISTENER_H

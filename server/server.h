@@ -2,9 +2,10 @@
  * ends.
  *
  * SIGTERM and SIGINT: stop accepting, GOAWAY, up to `limits.drain` for tunnels, exit status 0; a second one
- * does at once what the end of that time does: tunnels are reset, connections closed, and who does not come to it within
- * half a second is left to the kernel, which resets TCP sockets with open tunnels. A third one waits for nothing. SIGHUP: a new snapshot and new certificates from the file; what a living process cannot
- * change is named in the log.
+ * does at once what the end of that time does: tunnels are reset, connections closed, and who does not come to it
+ * within half a second is left to the kernel, which resets TCP sockets with open tunnels. A third one waits for
+ * nothing. SIGHUP: a new snapshot and new certificates from the file; what a living process cannot change is named in
+ * the log.
  */
 #ifndef RELAY_SERVER_SERVER_H
 #define RELAY_SERVER_SERVER_H

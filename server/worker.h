@@ -3,8 +3,8 @@
  *
  * Order of calls, all by the main thread: init every worker, listen on each, start them; later
  * relay_loop_post to a worker's loop is the only way in (relay_worker_drain, relay_worker_end_drain and
- * relay_worker_set_snapshot are such messages). A worker that has drained stops its loop; join waits for that. Workers are never disposed
- * of: the process ends (h2o_context_dispose is not safe while requests live).
+ * relay_worker_set_snapshot are such messages). A worker that has drained stops its loop; join waits for that. Workers
+ * are never disposed of: the process ends (h2o_context_dispose is not safe while requests live).
  */
 #ifndef RELAY_SERVER_WORKER_H
 #define RELAY_SERVER_WORKER_H
@@ -59,8 +59,8 @@ int relay_worker_start(struct relay_worker *worker);
 void relay_worker_join(struct relay_worker *worker);
 
 /* Messages; from any thread. drain: stop accepting, GOAWAY, stop the loop when the last connection has ended
- * or the snapshot's drain time is over. end_drain, after drain: it is over now, what is open is reset. set_snapshot takes a reference for the worker; RELAY_ERR_NO_MEMORY: it keeps the
- * one it has. */
+ * or the snapshot's drain time is over. end_drain, after drain: it is over now, what is open is reset.
+ * set_snapshot takes a reference for the worker; RELAY_ERR_NO_MEMORY: it keeps the one it has. */
 void relay_worker_drain(struct relay_worker *worker);
 void relay_worker_end_drain(struct relay_worker *worker);
 int relay_worker_set_snapshot(struct relay_worker *worker, struct relay_snapshot *snapshot);

@@ -151,8 +151,8 @@ struct http2_session {
     struct relay_task event; /* kept bytes, the end of failing, on_close */
     struct relay_task flush;
     struct relay_timer timer;
-    uint8_t
-        *kept; /* RELAY_HEADROOM and bytes that are not fed yet: early ones, or what a turn had no time for */
+    /* RELAY_HEADROOM, and bytes that are not fed yet: early ones, or what a turn had no time for. */
+    uint8_t *kept;
     size_t kept_at, kept_len;
     uint64_t active_at;   /* last head or end, or DATA that we sent; a client: or received */
     uint64_t message_at;  /* server: when the first deadline of a message may be; 0: none */

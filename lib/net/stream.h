@@ -155,8 +155,8 @@ static inline void relay_stream_resume(struct relay_stream *stream)
 }
 
 /* The three endings. release: send what is queued, FIN, wait up to 2 s for the peer's (30 s for a queue
- * without progress, 60 s in all; then a RST). close: drop what is queued and close. reset: the peer sees a RST (TLS: without
- * close_notify). */
+ * without progress, 60 s in all; then a RST). close: drop what is queued and close. reset: the peer sees a RST (TLS:
+ * without close_notify). */
 static inline void relay_stream_release(struct relay_stream *stream)
 {
     stream->ops->release(stream);
