@@ -103,6 +103,19 @@ static void a_flood_is_paid_for_by_itself(void **state)
     }
 }
 
+/* Forty behind one port of an address suffer nothing from a hundred of another one, however many ports these have. */
+static void the_source_counts_before_the_port(void **state)
+{
+    struct relay_quic_handshake *users = handshakes, *attacker = handshakes + 40;
+    for (unsigned i = 0; i < 40; i++)
+        begin(&users[i], "192.0.2.1", 50000);
+    for (unsigned i = 0; i < 100; i++)
+        begin(&attacker[i], "192.0.2.77", (uint16_t)(1024 + i));
+    assert_int_not_equal(users[0].source, attacker[0].source);
+    for (unsigned i = 0; i < 60; i++)
+        assert_true(end_victim() >= attacker);
+}
+
 /* Whatever is there, who has just come is not the first to go. */
 static void the_newest_stays(void **state)
 {
@@ -122,6 +135,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(the_oldest_goes_first, setup),
         cmocka_unit_test_setup(a_flood_is_paid_for_by_itself, setup),
+        cmocka_unit_test_setup(the_source_counts_before_the_port, setup),
         cmocka_unit_test_setup(the_newest_stays, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -902,20 +902,17 @@ static void test_silent(void **state)
     int fd = socket(AF_INET, SOCK_DGRAM, 0); /* answers with what is of no connection */
     assert_int_equal(bind(fd, (struct sockaddr *)&f.address, sizeof(struct sockaddr_in)), 0);
     assert_int_equal(send_one(&f.a, 10, 0), RELAY_SENT);
-    unsigned answers = 0;
-    for (int i = 0; i < 60; i++) {
-        uint8_t packet[1500];
-        struct sockaddr_storage peer;
-        socklen_t len = sizeof(peer);
+    run_until(&f.loop, NULL, 10);
+    uint8_t packet[1500];
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof(peer);
+    assert_true(recvfrom(fd, packet, sizeof(packet), 0, (struct sockaddr *)&peer, &len) > 0);
+    for (int i = 0; i < 60; i++) { /* all the time, so that the last came just now */
+        relay_quic_random(packet, 60, NULL);
+        packet[0] = 0x40 | (packet[0] & 0x3f);
+        assert_int_equal(sendto(fd, packet, 60, 0, (struct sockaddr *)&peer, len), 60);
         run_until(&f.loop, NULL, 10);
-        while (recvfrom(fd, packet, sizeof(packet), MSG_DONTWAIT, (struct sockaddr *)&peer, &len) > 0) {
-            relay_quic_random(packet, 60, NULL);
-            packet[0] = 0x40 | (packet[0] & 0x3f);
-            assert_int_equal(sendto(fd, packet, 60, 0, (struct sockaddr *)&peer, len), 60);
-            answers++;
-        }
     }
-    assert_true(answers >= 2);
     assert_true(relay_quic_conn_is_silent(f.a.conn));
     close(fd);
 }

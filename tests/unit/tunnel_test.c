@@ -489,10 +489,12 @@ static void held_capsules_go_with_their_tunnel(void **state)
     assert_true(tiny.fake.released);
     open_tiny(&tiny);
     deliver_tiny(&tiny, 0, TINY);
+    int before = tiny.count;
     relay_tunnel_closed(&tiny.fake.tunnel, RELAY_ERR_RESET);
     for (int i = 0; i < TINY && tiny.closed == 1; i++)
         turn();
-    assert_true(tiny.count < TINY);
+    assert_true(before < TINY);
+    assert_int_equal(tiny.count, before);
     assert_false(tiny.fin_told);
     assert_int_equal(tiny.closed, RELAY_ERR_RESET);
     assert_true(tiny.fake.released);
