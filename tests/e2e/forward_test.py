@@ -1,6 +1,5 @@
 """The client's HTTP proxy under an application that is busy: http:// URLs, and connections that it drops."""
 import contextlib
-import json
 import threading
 import time
 
@@ -17,10 +16,6 @@ def chain(relay, client, certificates, tmp_path):
     return lambda **options: Chain(relay, client, certificates, tmp_path, **options)
 
 
-def events(process, name):
-    return [line for line in map(json.loads, process.log.splitlines()) if line.get("event") == name]
-
-
 @contextlib.contextmanager
 def beside(up, target):
     """A tunnel that must live on."""
@@ -29,7 +24,7 @@ def beside(up, target):
         yield
         connection.send(b"alive")
         assert connection.read(5) == b"alive"
-    assert len(events(up.client, "hop_ready")) == 2 and not events(up.client, "hop_failed"), up.client.log
+    assert len(up.client.events("hop_ready")) == 2 and not up.client.events("hop_failed"), up.client.log
 
 
 @pytest.mark.parametrize("quic", [True, False], ids=["http3", "http2"])
@@ -81,13 +76,13 @@ def test_a_close_by_a_limit_is_explained(relay, client, certificates, tmp_path, 
     up = Chain(relay, client, certificates, tmp_path, quic=quic, egress_options={"limits.reset-burst": 10, "limits.reset-rate": 1})
     echo_through_http(up, tcp_echo)
     deadline = time.monotonic() + 30
-    while not events(up.client, "hop_failed") and time.monotonic() < deadline:
+    while not up.client.events("hop_failed") and time.monotonic() < deadline:
         with http1.Connection(up.http) as connection:
             connection.send(f"CONNECT {tcp_echo.authority} HTTP/1.1\r\nHost: x\r\n\r\n")
             connection.reset()
-    failures = events(up.client, "hop_failed")
+    failures = up.client.events("hop_failed")
     assert failures and failures[0]["hop"] == 2 and "closed by the relay: excessive load" in failures[0]["text"], up.client.log
-    closed = events(up.egress, "connections_closed")
+    closed = up.egress.events("connections_closed")
     assert [line["limit"] for line in closed] == ["limits.reset-burst"] and closed[0]["count"] == 1, up.egress.log
     assert not {"127.0.0.1", tcp_echo.authority} & set(map(str, closed[0].values()))
     echo_through_http(up, tcp_echo)

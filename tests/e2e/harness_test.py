@@ -1,4 +1,5 @@
 """The harness itself: certificates, targets, namespaces, and that it notices a program which ends badly."""
+import os
 import socket
 import ssl
 import subprocess
@@ -64,6 +65,35 @@ def test_udp_echo(udp_echo):
         for payload in (b"", b"ping", b"x" * 60000):
             sender.sendto(payload, (udp_echo.host, udp_echo.port))
             assert sender.recv(65536) == payload
+
+
+class SlowOutput(process.Output):
+    """Its thread never gets a turn."""
+
+    def _keep_empty(self):
+        pass
+
+
+def test_what_a_process_wrote_is_in_its_log_at_once():
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as pipe, open(theirs, "wb", buffering=0) as writer:
+        output = SlowOutput(pipe)
+        writer.write(b"one\ntw")
+        assert output.text() == "one\n"
+        writer.write(b"o\nthr\xff")
+        assert output.text() == "one\ntwo\n" and not output.has_ended()
+        writer.close()
+        assert output.text() == "one\ntwo\nthr\ufffd" and output.has_ended()
+
+
+def test_nobody_waits_for_a_log_that_is_not_asked_for():
+    ours, theirs = os.pipe()
+    output = process.Output(open(ours, "rb"))
+    with open(theirs, "wb", buffering=0) as writer:
+        for _ in range(100):
+            writer.write(b"x" * 9999 + b"\n")
+    output.join(10)
+    assert output.text() == ("x" * 9999 + "\n") * 100
 
 
 def test_free_ports_differ():

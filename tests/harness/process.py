@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -30,6 +31,64 @@ def environment():
     return os.environ | {k: v + (":" + os.environ[k] if k in os.environ else "") for k, v in SANITIZERS.items()}
 
 
+class Output:
+    """What a process writes on a pipe; whatever it wrote before somebody asks is in the answer.
+
+    That holds between processes too: when one line is there, so are the lines of another process that caused it. A
+    thread keeps the pipe empty while nobody asks, but nobody depends on its turns.
+    """
+
+    def __init__(self, pipe):
+        self._pipe, self._lines, self._rest, self._ended = pipe, [], b"", False
+        self._changed = threading.Condition()
+        os.set_blocking(pipe.fileno(), False)
+        self._keeper = threading.Thread(target=self._keep_empty, daemon=True)
+        self._keeper.start()
+
+    def text(self):
+        """The whole lines, and the last one as it is when the writer has ended."""
+        with self._changed:
+            self._take()
+            return "".join(self._lines)
+
+    def has_ended(self):
+        with self._changed:
+            return self._ended
+
+    def wait(self, timeout):
+        """Returns when something may have come, at the latest after so many seconds."""
+        with self._changed:
+            if not self._ended:
+                self._changed.wait(timeout)
+
+    def join(self, timeout):
+        """The writer has ended: waits until all of it is read and the pipe is closed."""
+        self._keeper.join(timeout)
+
+    def _keep_empty(self):
+        readable = select.poll()  # select() knows no descriptor beyond 1023
+        readable.register(self._pipe, select.POLLIN)
+        with self._pipe:
+            while not self.has_ended():
+                readable.poll()
+                with self._changed:
+                    self._take()
+                    self._changed.notify_all()
+
+    def _take(self):
+        """Reads what is there. Only under the lock."""
+        while not self._ended:
+            try:
+                data = os.read(self._pipe.fileno(), 65536)
+            except BlockingIOError:
+                return
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            self._lines += [line.decode(errors="replace") + "\n" for line in whole]
+            if not data:
+                self._lines.append(self._rest.decode(errors="replace"))
+                self._ended = True
+
+
 class Process:
     """One program of ours with one configuration, from its start to its clean end.
 
@@ -49,12 +108,9 @@ class Process:
                                 text=True, errors="replace", timeout=20)
         assert tested.returncode == 0, f"{self.program} -t refuses {self.path}:\n{tested.stdout}{tested.stderr}"
         assert not REPORT.search(tested.stderr), tested.stderr
-        self._lines, self._changed, self._ended = [], threading.Condition(), False
         self._process = subprocess.Popen(command + ["-c", str(self.path), *arguments], env=environment(),
-                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                         text=True, errors="replace")
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._output = Output(self._process.stderr)
         try:
             self._wait_ready(time.monotonic() + ready_timeout)
         except BaseException:
@@ -68,8 +124,7 @@ class Process:
 
     @property
     def log(self):
-        with self._changed:
-            return "".join(self._lines)
+        return self._output.text()
 
     def events(self, event=None):
         """The log's JSON objects, or those whose "event" is this."""
@@ -85,12 +140,11 @@ class Process:
         """The first log object of this event; an AssertionError with the log when it does not come in time."""
         deadline = time.monotonic() + timeout
         while True:
+            is_last_look = self._output.has_ended() or time.monotonic() >= deadline
             if found := self.events(event):
                 return found[0]
-            with self._changed:
-                left = deadline - time.monotonic()
-                assert left > 0 and not self._ended, f"{self.name}: no event '{event}'. Its log:\n{''.join(self._lines)}"
-                self._changed.wait(min(left, 0.2))
+            assert not is_last_look, f"{self.name}: no event '{event}'. Its log:\n{self.log}"
+            self._output.wait(0.2)
 
     def running(self):
         return self._process.poll() is None
@@ -111,7 +165,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.name} did not end within {timeout} s. Its log:\n{self.log}") from None
-        self._reader.join(5)
+        self._output.join(5)
         assert status == 0, f"{self.name} ended with {status}. Its log:\n{self.log}"
         self.assert_clean()
 
@@ -123,7 +177,7 @@ class Process:
         if self.running():
             self._process.kill()
         self._process.wait(10)
-        self._reader.join(5)
+        self._output.join(5)
         self.assert_clean()
 
     def admin_get(self, path):
@@ -159,17 +213,7 @@ class Process:
         while not self.events("ready") and not self._healthy():
             assert self.running(), f"{self.name} ended with {self._process.wait()} at start:\n{self.log}"
             assert time.monotonic() < deadline, f"{self.name} is not ready. Its log:\n{self.log}"
-            with self._changed:
-                self._changed.wait(0.05)
-
-    def _read(self):
-        for line in self._process.stderr:
-            with self._changed:
-                self._lines.append(line)
-                self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+            self._output.wait(0.05)
 
 
 class Relay(Process):
