@@ -15,8 +15,8 @@ struct relay_target {
     struct relay_host host;
     uint16_t port;
     /* When on_judged comes: 0 and the addresses to dial, in the order of RFC 6724 and in the form to be
-     * dialled; or why there is none: RELAY_ERR_DENIED, _ADDRESS_PROHIBITED, _DNS, _DNS_TIMEOUT. The second
-     * time 0 and the late addresses alone, maybe none. */
+     * dialled; or why there is none: RELAY_ERR_DENIED, _ADDRESS_PROHIBITED, or the error of struct relay_resolution. The
+     * second time 0 and the late addresses alone, maybe none. */
     int error;
     int rcode; /* of a DNS error, else -1 */
     bool is_final;

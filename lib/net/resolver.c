@@ -9,21 +9,19 @@
 #include "lib/net/address_order.h"
 #include "lib/net/hosts_file.h"
 #include "lib/net/resolver_channel.h"
+#include "lib/net/resolver_status.h"
 #include "lib/net/metrics.h"
 #include "lib/net/name_cache.h"
 #include "lib/wire/error.h"
 #include "lib/wire/proxy_status.h"
 
-#define NAME_SIZE      256
-#define BUCKETS        1024 /* of them */
-#define TTL_MAX        (3600 * RELAY_SECOND)
-#define NEGATIVE_TTL   (10 * RELAY_SECOND) /* NXDOMAIN and no addresses */
-#define FAILURE_TTL    (2 * RELAY_SECOND)  /* SERVFAIL and the like */
-#define HOSTS_TTL      (10 * RELAY_SECOND)
-#define SHARE          8 /* a payer may hold so many times less than the places that are still free */
-#define RCODE_NOERROR  0
-#define RCODE_SERVFAIL 2
-#define RCODE_NXDOMAIN 3
+#define NAME_SIZE    256
+#define BUCKETS      1024 /* of them */
+#define TTL_MAX      (3600 * RELAY_SECOND)
+#define NEGATIVE_TTL (10 * RELAY_SECOND) /* NXDOMAIN and no addresses */
+#define FAILURE_TTL  (2 * RELAY_SECOND)  /* SERVFAIL and the like */
+#define HOSTS_TTL    (10 * RELAY_SECOND)
+#define SHARE        8 /* a payer may hold so many times less than the places that are still free */
 
 enum { FAMILY_A, FAMILY_AAAA, FAMILIES };
 
@@ -178,7 +176,7 @@ static void tell_early(struct query *query)
 {
     struct relay_loop *loop = query->resolver->loop;
     query->result.error = RELAY_OK;
-    query->result.rcode = RCODE_NOERROR;
+    query->result.rcode = RELAY_RCODE_NOERROR;
     order(query);
     relay_timer_set(loop, &query->timer, limit_of(query));
     relay_task_queue(loop, &query->task);
@@ -248,27 +246,6 @@ static void run_task(struct relay_task *task)
 
 /* ---- what c-ares answers ---- */
 
-static int rcode_of(int status)
-{
-    switch (status) {
-    case ARES_SUCCESS:
-    case ARES_ENODATA:
-        return RCODE_NOERROR;
-    case ARES_EFORMERR:
-        return 1;
-    case ARES_ESERVFAIL:
-        return RCODE_SERVFAIL;
-    case ARES_ENOTFOUND:
-        return RCODE_NXDOMAIN;
-    case ARES_ENOTIMP:
-        return 4;
-    case ARES_EREFUSED:
-        return 5;
-    default:
-        return -1;
-    }
-}
-
 static void take_address(struct query *query, uint8_t family, const void *bytes, int ttl)
 {
     if (query->num_addresses == RELAY_RESOLVER_ADDRESSES_MAX)
@@ -300,32 +277,15 @@ static int parse_answer(struct query *query, int family, const unsigned char *an
     return status;
 }
 
-/* Neither family has an address: which of the two answers tells more? A denial first, then silence, then a
- * failure. */
-static int worse(int a, int b)
-{
-    static const int order[] = {ARES_ENOTFOUND, ARES_ETIMEOUT, ARES_ESERVFAIL, ARES_EREFUSED};
-    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-        if (a == order[i] || b == order[i])
-            return order[i];
-    return a == ARES_ENODATA || a == ARES_SUCCESS ? b : a;
-}
-
-/* RFC 2308: NXDOMAIN and "no such data" are answers, and so are addresses. */
-static bool is_answer(int status)
-{
-    return status == ARES_SUCCESS || status == ARES_ENODATA || status == ARES_ENOTFOUND;
-}
-
 /* A family that failed beside one that has addresses is asked again soon. */
 static uint64_t life_of(const struct query *query, int error, int rcode)
 {
-    if (error == RELAY_ERR_DNS_TIMEOUT)
+    if (error == RELAY_ERR_DNS_TIMEOUT || error == RELAY_ERR_NO_DESCRIPTORS)
         return 0;
     if (error != RELAY_OK)
-        return rcode == RCODE_NXDOMAIN || rcode == RCODE_NOERROR ? NEGATIVE_TTL : FAILURE_TTL;
-    bool has_both =
-        is_answer(query->questions[FAMILY_A].status) && is_answer(query->questions[FAMILY_AAAA].status);
+        return rcode == RELAY_RCODE_NXDOMAIN || rcode == RELAY_RCODE_NOERROR ? NEGATIVE_TTL : FAILURE_TTL;
+    bool has_both = relay_resolver_status_is_answer(query->questions[FAMILY_A].status) &&
+                    relay_resolver_status_is_answer(query->questions[FAMILY_AAAA].status);
     uint64_t most = has_both ? TTL_MAX : FAILURE_TTL;
     return query->ttl < most ? query->ttl : most;
 }
@@ -346,11 +306,10 @@ static void keep(struct query *query, int error, int rcode)
 /* After the limit of time all is told, but who asks next gets what came. */
 static void on_all_answered(struct query *query)
 {
-    int status = worse(query->questions[FAMILY_A].status, query->questions[FAMILY_AAAA].status);
-    int error = query->num_addresses > 0  ? RELAY_OK
-                : status == ARES_ETIMEOUT ? RELAY_ERR_DNS_TIMEOUT
-                                          : RELAY_ERR_DNS;
-    int rcode = error == RELAY_OK ? RCODE_NOERROR : rcode_of(status);
+    int status =
+        relay_resolver_status_worse(query->questions[FAMILY_A].status, query->questions[FAMILY_AAAA].status);
+    int error = query->num_addresses > 0 ? RELAY_OK : relay_resolver_status_error(status);
+    int rcode = error == RELAY_OK ? RELAY_RCODE_NOERROR : relay_resolver_status_rcode(status);
     order(query);
     if (!query->is_final)
         conclude(query, error, rcode);
@@ -362,7 +321,8 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *answer
 {
     struct question *question = arg;
     struct query *query = question->query;
-    question->status = status == ARES_SUCCESS ? parse_answer(query, question->family, answer, len) : status;
+    question->status = status == ARES_SUCCESS ? parse_answer(query, question->family, answer, len)
+                                              : relay_resolver_status_of(status);
     query->pending--;
     if (status == ARES_EDESTRUCTION)
         return; /* relay_resolver_free goes on */
@@ -384,7 +344,7 @@ static void on_timer(struct relay_timer *timer)
     if (query->num_addresses > 0 && !is_late)
         tell_early(query);
     else if (query->num_addresses > 0)
-        conclude(query, RELAY_OK, RCODE_NOERROR);
+        conclude(query, RELAY_OK, RELAY_RCODE_NOERROR);
     else
         conclude(query, RELAY_ERR_DNS_TIMEOUT, -1);
 }
@@ -460,7 +420,7 @@ static void answer_localhost(struct query *query)
     query->is_cached = true;
     take_address(query, 6, v6, 0);
     take_address(query, 4, v4, 0);
-    conclude(query, RELAY_OK, RCODE_NOERROR);
+    conclude(query, RELAY_OK, RELAY_RCODE_NOERROR);
 }
 
 static void answer_from_cache(struct query *query, const struct relay_cached_name *cached)
@@ -490,9 +450,9 @@ static bool answer_from_hosts(struct query *query)
         return false;
     query->is_cached = true;
     order(query);
-    relay_name_cache_put(&resolver->cache, query->name, query->asked_at + HOSTS_TTL, RELAY_OK, RCODE_NOERROR,
-                         query->addresses, query->num_addresses);
-    conclude(query, RELAY_OK, RCODE_NOERROR);
+    relay_name_cache_put(&resolver->cache, query->name, query->asked_at + HOSTS_TTL, RELAY_OK,
+                         RELAY_RCODE_NOERROR, query->addresses, query->num_addresses);
+    conclude(query, RELAY_OK, RELAY_RCODE_NOERROR);
     return true;
 }
 
@@ -595,5 +555,5 @@ size_t relay_resolver_servers(const struct relay_resolver *resolver, struct rela
 
 const char *relay_rcode_name(int rcode)
 {
-    return rcode == RCODE_NOERROR ? "NOERROR" : relay_proxy_status_rcode_name(rcode);
+    return rcode == RELAY_RCODE_NOERROR ? "NOERROR" : relay_proxy_status_rcode_name(rcode);
 }

@@ -37,7 +37,8 @@ size_t relay_resolver_servers(const struct relay_resolver *resolver, struct rela
 
 /* RFC 1035 section 4.1.1 response codes: 0 NOERROR, 2 SERVFAIL, 3 NXDOMAIN ...; -1 when no answer came. */
 struct relay_resolution {
-    int error; /* RELAY_OK, RELAY_ERR_DNS, RELAY_ERR_DNS_TIMEOUT, RELAY_ERR_LIMIT, RELAY_ERR_NO_MEMORY */
+    int error; /* RELAY_OK, RELAY_ERR_DNS, RELAY_ERR_DNS_TIMEOUT, RELAY_ERR_NO_DESCRIPTORS (for the questions),
+                  RELAY_ERR_LIMIT, RELAY_ERR_NO_MEMORY */
     int rcode;
     /* What was not told before, sorted by RFC 6724 (IPv6 and IPv4 as the system prefers them). */
     const struct relay_address *addresses;

@@ -181,7 +181,9 @@ def test_the_operator_is_served_without_descriptors(egress, tcp_echo, udp_echo, 
             for reader in readers[1:]:
                 status, fields = reader.request("GET", "/large")
                 assert status == 503 and int(fields["retry-after"]) > 0
-            assert readers[0].connect("name.example:443", AUTH_LINE)[0] == 502 and not server.asked
+            status, fields = readers[0].connect("name.example:443", AUTH_LINE)  # as that of a literal address
+            assert status == 503 and fields["proxy-status"].endswith("; error=proxy_internal_error"), fields
+            assert not server.asked
             assert relay.vitals.descriptors() == 256 - 16
             for _ in range(8):  # whom the operator's own machine watches
                 stack.enter_context(http1.Connection(relay.at.admin)).send("GET /metrics HTTP/1.1\r\n")
@@ -189,6 +191,8 @@ def test_the_operator_is_served_without_descriptors(egress, tcp_echo, udp_echo, 
             assert relay.vitals.metrics()['twohop_limited_total{limit="descriptors"}'] >= 29 + 100
             reload(relay)
         vitals.wait(lambda: relay.vitals.descriptors() < 100, 3, "the end of the crowd")
+        with http1.Connection(relay.at.clear) as connection:
+            assert connection.connect("name.example:443", AUTH_LINE)[0] == 502 and server.asked
         with http1.Connection(relay.at.clear) as connection:
             assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
 
