@@ -114,7 +114,7 @@ static void take_request(struct connection *connection)
 
 static void take_greeting(struct connection *connection)
 {
-    uint8_t method[2];
+    uint8_t method[2], refusal[RELAY_SOCKS4_REPLY_SIZE];
     bool offers_no_password;
     int used = relay_socks5_read_greeting(connection->base.bytes, connection->base.len, &offers_no_password);
     if (used == RELAY_ERR_INCOMPLETE)
@@ -122,6 +122,10 @@ static void take_greeting(struct connection *connection)
     if (used > 0) {
         relay_socks5_write_method(method, offers_no_password);
         relay_stream_send(connection->base.stream, method, sizeof(method));
+    }
+    if (used == RELAY_ERR_UNSUPPORTED) {
+        relay_socks5_refuse_version4(refusal);
+        relay_stream_send(connection->base.stream, refusal, sizeof(refusal));
     }
     if (used < 0 || !offers_no_password) {
         relay_stream_release(connection->base.stream);

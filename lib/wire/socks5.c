@@ -4,13 +4,15 @@
 
 #include "lib/wire/error.h"
 
-#define VERSION 5
+#define VERSION   5
+#define VERSION4  4
+#define REJECTED4 91 /* of a SOCKS4 reply, behind a version of 0 */
 enum address_type { TYPE_IPV4 = 1, TYPE_NAME = 3, TYPE_IPV6 = 4 };
 
 int relay_socks5_read_greeting(const uint8_t *bytes, size_t len, bool *offers_no_password)
 {
     if (len >= 1 && bytes[0] != VERSION)
-        return RELAY_ERR_INVALID;
+        return bytes[0] == VERSION4 ? RELAY_ERR_UNSUPPORTED : RELAY_ERR_INVALID;
     if (len < 2 || len < 2u + bytes[1])
         return RELAY_ERR_INCOMPLETE;
     *offers_no_password = memchr(bytes + 2, 0, bytes[1]) != NULL;
@@ -21,6 +23,12 @@ void relay_socks5_write_method(uint8_t out[2], bool accepted)
 {
     out[0] = VERSION;
     out[1] = accepted ? 0 : 0xff;
+}
+
+void relay_socks5_refuse_version4(uint8_t out[RELAY_SOCKS4_REPLY_SIZE])
+{
+    memset(out, 0, RELAY_SOCKS4_REPLY_SIZE);
+    out[1] = REJECTED4;
 }
 
 /* Address type, address and port at `bytes`; returns their length. Port 0 and a name that is none are left to

@@ -17,6 +17,7 @@
 #define RELAY_SOCKS5_MESSAGE_MAX  262 /* the longest request, and longer than any greeting */
 #define RELAY_SOCKS5_REPLY_MAX    22
 #define RELAY_SOCKS5_UDP_HEAD_MAX 262
+#define RELAY_SOCKS4_REPLY_SIZE   8
 
 enum relay_socks5_command {
     RELAY_SOCKS5_CONNECT = 1,
@@ -50,10 +51,13 @@ struct relay_socks5_datagram {
     uint16_t port;
 };
 
-/* The methods that the client offers. */
+/* The methods that the client offers. RELAY_ERR_UNSUPPORTED: it speaks SOCKS4 or 4a, which is refused by
+ * relay_socks5_refuse_version4. */
 int relay_socks5_read_greeting(const uint8_t *bytes, size_t len, bool *offers_no_password);
 /* The method chosen: NO AUTHENTICATION, or NO ACCEPTABLE METHODS. Two bytes. */
 void relay_socks5_write_method(uint8_t out[2], bool accepted);
+/* What a SOCKS4 server says to "request rejected": the version of its replies is 0. */
+void relay_socks5_refuse_version4(uint8_t out[RELAY_SOCKS4_REPLY_SIZE]);
 
 /* RELAY_ERR_UNSUPPORTED: an unknown address type (answer BAD_ADDRESS_TYPE). RELAY_ERR_INVALID also for a bad
  * name, or port 0 of a CONNECT. */

@@ -169,6 +169,23 @@ static void socks_connect(void)
     close(socks_request(2, "target.example", 80, 7, NULL));
 }
 
+/* An application that was told of a SOCKS proxy without its version: the refusal that it understands, and the end. */
+static void socks4(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t len;
+    } requests[] = {{"\4\1\0\x50\x7f\0\0\1user", 13}, {"\4\1\0\x50\0\0\0\1\0target.example", 24}, {"\4", 1}};
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        char end;
+        int fd = dial(SOCK_STREAM, &socks.address);
+        put(fd, requests[i].bytes, requests[i].len);
+        expect(fd, "\0\x5b\0\0\0\0\0\0", 8);
+        CHECK(recv(fd, &end, 1, 0) == 0);
+        close(fd);
+    }
+}
+
 static void socks_udp(void)
 {
     struct sockaddr_storage bound;
@@ -350,6 +367,11 @@ static void test_socks_connect(void **state)
     run_application(socks_connect);
 }
 
+static void test_socks4(void **state)
+{
+    run_application(socks4);
+}
+
 static void test_socks_udp(void **state)
 {
     run_application(socks_udp);
@@ -521,11 +543,17 @@ static int stop_targets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FRONT(test_http_connect),      FRONT(test_http_get),
-        FRONT(test_http_failures),     FRONT(test_socks_connect),
-        FRONT(test_socks_udp),         FRONT(test_forwards),
-        CHECKS(test_check_good),       CHECKS(test_check_bad_token),
-        CHECKS(test_check_dead_relay), DEAF(test_who_has_gone_makes_room),
+        FRONT(test_http_connect),
+        FRONT(test_http_get),
+        FRONT(test_http_failures),
+        FRONT(test_socks_connect),
+        FRONT(test_socks4),
+        FRONT(test_socks_udp),
+        FRONT(test_forwards),
+        CHECKS(test_check_good),
+        CHECKS(test_check_bad_token),
+        CHECKS(test_check_dead_relay),
+        DEAF(test_who_has_gone_makes_room),
     };
     return cmocka_run_group_tests(tests, start_targets, stop_targets);
 }

@@ -21,7 +21,8 @@ static void test_greeting(void **state)
     assert_false(offers);
     assert_int_equal(relay_socks5_read_greeting(BYTES("\5\3\0\1"), &offers), RELAY_ERR_INCOMPLETE);
     assert_int_equal(relay_socks5_read_greeting(BYTES("\5"), &offers), RELAY_ERR_INCOMPLETE);
-    assert_int_equal(relay_socks5_read_greeting(BYTES("\4\1\0"), &offers), RELAY_ERR_INVALID);
+    assert_int_equal(relay_socks5_read_greeting(BYTES("\4\1\0"), &offers), RELAY_ERR_UNSUPPORTED);
+    assert_int_equal(relay_socks5_read_greeting(BYTES("\4"), &offers), RELAY_ERR_UNSUPPORTED);
     assert_int_equal(relay_socks5_read_greeting(BYTES("GET / HTTP/1.1"), &offers), RELAY_ERR_INVALID);
 }
 
@@ -87,6 +88,8 @@ static void test_replies(void **state)
     assert_memory_equal(out, "\5\0\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\x12\x34", 22);
     relay_socks5_write_method(method, false);
     assert_memory_equal(method, "\5\xff", 2);
+    relay_socks5_refuse_version4(out);
+    assert_memory_equal(out, "\0\x5b\0\0\0\0\0\0", RELAY_SOCKS4_REPLY_SIZE);
     assert_int_equal(relay_socks5_reply_of(RELAY_ERR_DENIED), RELAY_SOCKS5_NOT_ALLOWED);
     assert_int_equal(relay_socks5_reply_of(RELAY_ERR_DNS), RELAY_SOCKS5_HOST_UNREACHABLE);
     assert_int_equal(relay_socks5_reply_of(RELAY_ERR_PROTOCOL), RELAY_SOCKS5_FAILURE);
