@@ -54,6 +54,7 @@ struct relay_opening {
     struct relay_failure failure;
     struct relay_host host;
     uint16_t port;
+    unsigned tokenless; /* relay_hop_tokenless of the hop that was asked */
     bool is_udp;
     bool asks_again;  /* the task is to: the last hop shuts down, its successor may be there */
     bool asked_again; /* once is enough */

@@ -17,7 +17,6 @@ struct check {
     const struct relay_client_config *config;
     const struct relay_host *target; /* NULL: the name that cannot exist */
     uint16_t port;
-    size_t place; /* the ingress that is tried */
     FILE *out;
     struct hop hops[RELAY_HOPS_MAX];
     struct relay_hop_trust trusts[RELAY_HOPS_MAX];
@@ -25,6 +24,7 @@ struct check {
     struct relay_failure failure;
     struct relay_timer timer;
     struct relay_tunnel *tunnel;
+    unsigned tokenless; /* relay_hop_tokenless of the last hop */
     int error;
     char verdict[160];
     bool is_target_fault; /* `error` is what the last hop says of the target, not of us */
@@ -127,13 +127,6 @@ static bool is_good(const struct check *check, int error)
     return error == RELAY_OK || (check->target == NULL && is_about_target(error));
 }
 
-static bool has_token(const struct check *check)
-{
-    const struct relay_hop_config *last = &check->config->hops[check->config->num_hops - 1];
-    return relay_hop_config_token(last, &last->places[check->config->num_hops == 1 ? check->place : 0]) !=
-           NULL;
-}
-
 /* is_answer: the last hop says so. */
 static void judge(struct check *check, int error, const char *why, bool is_answer)
 {
@@ -160,9 +153,7 @@ static void on_response(void *user, const struct relay_response *response)
         return;
     if (response->status >= 300) {
         relay_refusal_read(&refusal, response);
-        relay_refusal_print(&refusal, why, sizeof(why));
-        if (refusal.error == RELAY_ERR_UNAUTHORIZED && !has_token(check))
-            snprintf(why, sizeof(why), "no token is configured (%d)", refusal.status);
+        relay_refusal_print(&refusal, check->tokenless, why, sizeof(why));
     }
     judge(check, refusal.error, why, true);
     relay_tunnel_abort(check->tunnel, RELAY_ERR_CANCELLED);
@@ -197,6 +188,7 @@ static int open_tunnel(struct check *check, bool is_udp)
     if (check->target != NULL)
         host = *check->target;
     check->verdict[0] = '\0';
+    check->tokenless = relay_hop_tokenless(last);
     check->is_target_fault = false;
     check->tunnel =
         relay_hop_open(last, is_udp, &host, check->target != NULL ? check->port : 443, &tunnel_cb, check);
@@ -252,7 +244,6 @@ static void say_goodbye(struct check *check)
 static bool try_ingress(struct check *check, size_t place, int *error)
 {
     int code = 0;
-    check->place = place;
     for (unsigned number = 1; code == 0 && number <= check->config->num_hops; number++)
         code = connect_place(check, number, number == 1 ? place : 0);
     bool works = code == 0, is_connected = works;

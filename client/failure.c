@@ -41,7 +41,8 @@ const char *relay_close_print(enum relay_http_version version, uint64_t code, ch
     return text;
 }
 
-const char *relay_refusal_print(const struct relay_refusal *refusal, char *text, size_t size)
+const char *relay_refusal_print(const struct relay_refusal *refusal, unsigned tokenless, char *text,
+                                size_t size)
 {
     const char *why = relay_error_text(refusal->error);
     if (refusal->error == RELAY_ERR_UNAUTHORIZED)
@@ -49,6 +50,9 @@ const char *relay_refusal_print(const struct relay_refusal *refusal, char *text,
     else if (refusal->error == RELAY_ERR_UNSUPPORTED)
         why = "the relay does not offer this";
     const char *rcode = refusal->proxy_status.rcode;
-    snprintf(text, size, "%s%s%s (%d)", why, rcode[0] != '\0' ? ": " : "", rcode, refusal->status);
+    if (refusal->error == RELAY_ERR_UNAUTHORIZED && tokenless != 0)
+        snprintf(text, size, "no token is configured for hop %u (%d)", tokenless, refusal->status);
+    else
+        snprintf(text, size, "%s%s%s (%d)", why, rcode[0] != '\0' ? ": " : "", rcode, refusal->status);
     return text;
 }

@@ -24,7 +24,8 @@ __attribute__((format(printf, 5, 6))) void relay_failure_set(struct relay_failur
  * "closed by the relay: excessive load". Returns `text`. */
 const char *relay_close_print(enum relay_http_version version, uint64_t code, char *text, size_t size);
 /* What the refusal means in words: "the token was refused (407)", "name resolution failed: NXDOMAIN (502)".
- * Returns `text`. */
-const char *relay_refusal_print(const struct relay_refusal *refusal, char *text, size_t size);
+ * `tokenless`: the number of the hop that refuses, when no token is configured for it; else 0. Returns `text`. */
+const char *relay_refusal_print(const struct relay_refusal *refusal, unsigned tokenless, char *text,
+                                size_t size);
 
 #endif

@@ -496,6 +496,11 @@ unsigned relay_hop_number(const struct relay_hop *hop)
     return hop->params.number;
 }
 
+unsigned relay_hop_tokenless(const struct relay_hop *hop)
+{
+    return relay_hop_config_token(hop->params.config, hop->place) == NULL ? hop->params.number : 0;
+}
+
 const struct relay_hop *relay_hop_carrier(const struct relay_hop *hop)
 {
     return hop->params.carrier;

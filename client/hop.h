@@ -79,6 +79,8 @@ struct relay_session *relay_hop_session(const struct relay_hop *hop);
 bool relay_hop_can_carry(const struct relay_hop *hop);
 const char *relay_hop_authority(const struct relay_hop *hop);
 unsigned relay_hop_number(const struct relay_hop *hop);
+/* Its number when no token is configured for it, else 0 (relay_refusal_print). */
+unsigned relay_hop_tokenless(const struct relay_hop *hop);
 /* The hop that it goes through now; to compare with. NULL: hop 1, or it waits for a path. */
 const struct relay_hop *relay_hop_carrier(const struct relay_hop *hop);
 

@@ -74,13 +74,14 @@ static void on_refused(void *user, const struct relay_refusal *refusal)
     if (refusal->error == RELAY_ERR_REFUSED) {
         if (hop->state == RELAY_HOP_CONNECTING)
             snprintf(attempt->text, sizeof(attempt->text), "%s, says hop %u",
-                     relay_refusal_print(refusal, why, sizeof(why)), relay_hop_number(carrier));
+                     relay_refusal_print(refusal, 0, why, sizeof(why)), relay_hop_number(carrier));
         return;
     }
     attempt->is_carrier_fault = true;
     relay_failure_set(&attempt->closed, refusal->error, relay_hop_number(carrier),
                       relay_hop_authority(carrier), "no way to hop %u (%s): %s", hop->params.number,
-                      hop->place->authority, relay_refusal_print(refusal, why, sizeof(why)));
+                      hop->place->authority,
+                      relay_refusal_print(refusal, relay_hop_tokenless(carrier), why, sizeof(why)));
 }
 
 static void on_lost(void *user, int error)

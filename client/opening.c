@@ -170,7 +170,7 @@ static void on_response(void *user, const struct relay_response *response)
     unsigned last = (unsigned)chain->config->num_hops;
     relay_refusal_read(&refusal, response);
     relay_failure_set(&failure, refusal.error, last, chain->config->hops[last - 1].places[0].authority, "%s",
-                      relay_refusal_print(&refusal, why, sizeof(why)));
+                      relay_refusal_print(&refusal, opening->tokenless, why, sizeof(why)));
     fail(opening, &failure);
     opening->asks_again = refusal.error == RELAY_ERR_SHUTDOWN && !opening->asked_again;
 }
@@ -207,6 +207,7 @@ static bool send_request(struct relay_chain *chain, struct relay_opening *openin
         return false;
     leave_line(chain, opening);
     opening->tunnel = tunnel;
+    opening->tokenless = relay_hop_tokenless(last);
     list_open(chain, opening);
     return true;
 }

@@ -169,7 +169,8 @@ static void add_hop(const char *token, const char *http, const struct child *a, 
         snprintf(url, sizeof(url), "https://127.0.0.1:%u", child->port);
         assert_int_equal(relay_hop_config_add_url(hop, url, &expected), 0);
     }
-    assert_int_equal(relay_hop_identity_set_token(&hop->identity, token, &expected), 0);
+    if (token != NULL)
+        assert_int_equal(relay_hop_identity_set_token(&hop->identity, token, &expected), 0);
     assert_int_equal(relay_hop_config_set_http(hop, http, &expected), 0);
     memcpy(hop->identity.pin, certificate.pin, sizeof(hop->identity.pin));
     hop->identity.has_pin = true;
@@ -367,6 +368,27 @@ static void test_bad_token_of_the_ingress(void **state)
     add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
     start_chain();
     expect_failure(false, "target.example", 80, 1, RELAY_ERR_UNAUTHORIZED, "no way to hop 2");
+}
+
+/* What is refused is not "the token". */
+static void test_no_token_for_the_last_hop(void **state)
+{
+    egress = start_relay(&certificate, EGRESS_TOKEN, 0);
+    add_hop(NULL, "auto", &egress, NULL);
+    start_chain();
+    expect_failure(false, "target.example", 80, 1, RELAY_ERR_UNAUTHORIZED,
+                   "no token is configured for hop 1 (407)");
+}
+
+static void test_no_token_for_the_ingress(void **state)
+{
+    ingress_a = start_relay(&certificate, INGRESS_TOKEN, 0);
+    egress = start_relay(&certificate, EGRESS_TOKEN, 0);
+    add_hop(NULL, "auto", &ingress_a, NULL);
+    add_hop(EGRESS_TOKEN, "auto", &egress, NULL);
+    start_chain();
+    expect_failure(false, "target.example", 80, 1, RELAY_ERR_UNAUTHORIZED,
+                   "no token is configured for hop 1 (401)");
 }
 
 static void test_shutting_down(void **state)
@@ -655,6 +677,8 @@ int main(void)
         TEST(test_what_the_target_says),
         TEST(test_bad_token_of_the_last_hop),
         TEST(test_bad_token_of_the_ingress),
+        TEST(test_no_token_for_the_last_hop),
+        TEST(test_no_token_for_the_ingress),
         TEST(test_shutting_down),
         TEST(test_another_ingress_when_one_is_shutting_down),
         TEST(test_the_last_hop_is_shutting_down),

@@ -261,7 +261,8 @@ static void add_hop(const char *token)
     struct relay_hop_config *hop = relay_client_config_add_hop(&config, &expected);
     snprintf(url, sizeof(url), "https://127.0.0.1:%u", egress.port);
     assert_int_equal(relay_hop_config_add_url(hop, url, &expected), 0);
-    assert_int_equal(relay_hop_identity_set_token(&hop->identity, token, &expected), 0);
+    if (token != NULL)
+        assert_int_equal(relay_hop_identity_set_token(&hop->identity, token, &expected), 0);
     memcpy(hop->identity.pin, certificate.pin, sizeof(hop->identity.pin));
     hop->identity.has_pin = true;
     assert_int_equal(relay_hop_config_set_http(hop, egress_http, &expected), 0);
@@ -509,6 +510,27 @@ static void test_check_bad_token(void **state)
     assert_null(strstr(text, "wrong"));
 }
 
+static void test_check_no_token(void **state)
+{
+    char text[2048];
+    add_hop(NULL);
+    add_hop(TOKEN);
+    assert_int_equal(run_check(text, sizeof(text)), RELAY_ERR_UNAUTHORIZED);
+    assert_non_null(strstr(text, "hop 2 "));
+    assert_non_null(strstr(text, "no way to hop 2"));
+    assert_non_null(strstr(text, ": no token is configured for hop 1 (401)\n"));
+}
+
+static void test_check_no_token_for_the_last_hop(void **state)
+{
+    char text[2048];
+    add_hop(TOKEN);
+    add_hop(NULL);
+    assert_int_equal(run_check(text, sizeof(text)), RELAY_ERR_UNAUTHORIZED);
+    assert_non_null(strstr(text, "FAILED: no token is configured for hop 2 (407)"));
+    assert_non_null(strstr(text, "FAILED: no token is configured for hop 2 (401)"));
+}
+
 static void test_check_dead_relay(void **state)
 {
     char text[2048];
@@ -552,6 +574,8 @@ int main(void)
         FRONT(test_forwards),
         CHECKS(test_check_good),
         CHECKS(test_check_bad_token),
+        CHECKS(test_check_no_token),
+        CHECKS(test_check_no_token_for_the_last_hop),
         CHECKS(test_check_dead_relay),
         DEAF(test_who_has_gone_makes_room),
     };
