@@ -179,7 +179,8 @@ static bool is_wanted(const struct relay_chain *chain, size_t index)
 static void move(struct relay_chain *chain, struct relay_link *link)
 {
     struct relay_hop *carrier = chain->links[link->index - 1].hop;
-    int error = relay_hop_move(link->hop, carrier);
+    const char *why;
+    int error = relay_hop_move(link->hop, carrier, &why);
     if (error == 0) {
         link->needs_path = false;
         link->moved = true;
@@ -189,7 +190,8 @@ static void move(struct relay_chain *chain, struct relay_link *link)
         return;
     }
     relay_failure_set(&chain->last_failure, error, link->index + 1, relay_hop_authority(link->hop),
-                      "it could not move to another path: %s", relay_error_text(error));
+                      "it cannot go on through %s, so its tunnels are lost and it is connected anew: %s",
+                      relay_hop_authority(carrier), why);
     log_failure(&chain->last_failure);
     close_from(chain, link->index);
 }

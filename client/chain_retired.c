@@ -68,7 +68,8 @@ bool relay_chain_retired_wait(const struct relay_chain *chain, size_t index)
 
 static void move(struct relay_link *link, struct relay_hop *carrier)
 {
-    if (relay_hop_move(link->hop, carrier) == 0) {
+    const char *why; /* it stays, and may get another try */
+    if (relay_hop_move(link->hop, carrier, &why) == 0) {
         link->needs_path = false;
         relay_log(RELAY_LOG_INFO, "hop_moved", "s:i, s:s", "hop", (int)link->index + 1, "through",
                   relay_hop_authority(carrier));

@@ -531,16 +531,43 @@ bool relay_hop_can_move(const struct relay_hop *hop)
     return hop->params.number > 1 && conn_of(hop) != NULL;
 }
 
-int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier)
+static const char *why_not_migrated(int error)
+{
+    switch (error) {
+    case RELAY_ERR_DENIED:
+        return "its relay lets no QUIC connection move";
+    case RELAY_ERR_LIMIT:
+        return "its relay has given no spare connection ID";
+    case RELAY_ERR_UNSUPPORTED:
+        return "its handshake is not confirmed yet";
+    default:
+        return relay_error_text(error);
+    }
+}
+
+int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier, const char **why)
 {
     struct relay_quic_conn *conn = conn_of(hop);
-    struct relay_packet_path *path = conn != NULL ? relay_hop_open_path(hop, carrier, hop->winner) : NULL;
-    if (path == NULL)
+    struct relay_session *session = relay_hop_session(carrier);
+    if (conn == NULL) {
+        *why = "its connection has ended";
+        return RELAY_ERR_CLOSED;
+    }
+    if (session != NULL && session->version != RELAY_HTTP_3) {
+        *why = "that way speaks HTTP/2, which carries no QUIC connection";
         return RELAY_ERR_UNSUPPORTED;
+    }
+    struct relay_packet_path *path = relay_hop_open_path(hop, carrier, hop->winner);
+    if (path == NULL) {
+        *why = "that way takes no new requests";
+        return RELAY_ERR_LIMIT;
+    }
     int error = relay_quic_conn_migrate(conn, path);
     if (error == 0) {
         hop->path_lost_due = false;
         hop->params.carrier = carrier;
+    } else {
+        *why = why_not_migrated(error);
     }
     return error;
 }

@@ -91,8 +91,8 @@ struct relay_tunnel *relay_hop_open(struct relay_hop *hop, bool is_udp, const st
 /* Whether it could go on over another carrier: it is ready, nested and speaks HTTP/3. */
 bool relay_hop_can_move(const struct relay_hop *hop);
 /* Moves the living connection to a tunnel of another carrier (QUIC migration): no tunnel of this hop is lost.
- * 0, or an error: it goes on as before, or waits for a path as before. */
-int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier);
+ * 0, or an error with *why in words: it goes on as before, or waits for a path as before. */
+int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier, const char **why);
 /* Nothing has come for 3 PTO while something is in flight. Always false for HTTP/2. */
 bool relay_hop_is_silent(const struct relay_hop *hop);
 

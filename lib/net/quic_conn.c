@@ -393,6 +393,18 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     return conn;
 }
 
+static int migration_error(struct relay_quic_conn *conn, int code)
+{
+    const ngtcp2_transport_params *params = ngtcp2_conn_get_remote_transport_params(conn->qc);
+    if (code == NGTCP2_ERR_NOMEM)
+        return RELAY_ERR_NO_MEMORY;
+    if (code == NGTCP2_ERR_CONN_ID_BLOCKED)
+        return RELAY_ERR_LIMIT;
+    bool is_denied =
+        (params != NULL && params->disable_active_migration) || ngtcp2_conn_get_dcid(conn->qc)->datalen == 0;
+    return is_denied ? RELAY_ERR_DENIED : RELAY_ERR_UNSUPPORTED;
+}
+
 int relay_quic_conn_migrate(struct relay_quic_conn *conn, struct relay_packet_path *path)
 {
     ngtcp2_path ng_path = path_of(path);
@@ -401,7 +413,7 @@ int relay_quic_conn_migrate(struct relay_quic_conn *conn, struct relay_packet_pa
         code = ngtcp2_conn_initiate_immediate_migration(conn->qc, &ng_path, relay_loop_now(conn->loop));
     if (code != 0) {
         path->ops->close(path);
-        return code == NGTCP2_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_UNSUPPORTED;
+        return migration_error(conn, code);
     }
     if (conn->path != NULL)
         conn->path->ops->close(conn->path);

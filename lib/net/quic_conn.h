@@ -96,8 +96,9 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
                                            const struct relay_quic_client_config *config,
                                            const struct relay_quic_user *cb, void *user);
 /* Moves the living connection to another path (RFC 9000 section 9), which it takes (also when it fails);
- * the old one is closed. 0, RELAY_ERR_UNSUPPORTED (not confirmed yet, the peer forbids it, or gave no
- * spare connection ID) or RELAY_ERR_NO_MEMORY. */
+ * the old one is closed. 0, RELAY_ERR_DENIED (the peer lets no connection move: RFC 9000 section 18.2,
+ * disable_active_migration, or empty connection IDs), RELAY_ERR_LIMIT (it gave no spare connection ID),
+ * RELAY_ERR_UNSUPPORTED (not confirmed yet) or RELAY_ERR_NO_MEMORY. */
 int relay_quic_conn_migrate(struct relay_quic_conn *conn, struct relay_packet_path *path);
 /* Nothing was received for 3 PTO while bytes are in flight (facts: about 0.25 s): the path or the peer may
  * be dead. A hint to probe or to try a second path, not a reason to close. */

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from aioquic.asyncio import QuicConnectionProtocol, serve
 from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted
 
-from harness import configs, http1, pki, ports, process, socks, source
+from harness import configs, http1, pki, ports, process, socks, source, vitals
 
 
 class Operators:
@@ -63,14 +64,33 @@ class Leaving(QuicConnectionProtocol):
             self.transmit()
 
 
+class Bound(QuicConnectionProtocol):
+    """An egress that lets no connection move (RFC 9000 section 18.2: disable_active_migration). Every target is an echo."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        parameters, self._http = self._quic._serialize_transport_parameters, None
+        self._quic._serialize_transport_parameters = lambda: parameters() + b"\x0c\x00"
+
+    def quic_event_received(self, event):
+        if isinstance(event, HandshakeCompleted):
+            self._http = H3Connection(self._quic, enable_webtransport=True)
+        for item in self._http.handle_event(event) if self._http else ():
+            if isinstance(item, HeadersReceived):
+                self._http.send_headers(item.stream_id, [(b":status", b"200")])
+            elif isinstance(item, DataReceived) and not item.stream_ended:
+                self._http.send_data(item.stream_id, item.data, False)
+        self.transmit()
+
+
 @contextlib.contextmanager
-def leaving(certificates, port):
+def serving(protocol, certificates, port):
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=65536)
     configuration.load_cert_chain(str(certificates.cert), str(certificates.key))
     loop, ready = asyncio.new_event_loop(), threading.Event()
 
     async def run():
-        await serve("127.0.0.1", port, configuration=configuration, create_protocol=Leaving)
+        await serve("127.0.0.1", port, configuration=configuration, create_protocol=protocol)
         ready.set()
 
     def turn():
@@ -151,10 +171,32 @@ def test_an_ingress_that_takes_no_requests_is_left(operators, client, tcp_echo):
     port = ports.free_port()
     config = operators.client_config()
     config["chain"][0]["urls"][0] = f"https://127.0.0.1:{port}"
-    with leaving(operators.authorities[0], port):
+    with serving(Leaving, operators.authorities[0], port):
         up = client(config)
         with http1.Connection(operators.http, timeout=10) as connection:
             assert connection.connect(tcp_echo.authority)[0] == 200
         assert [event["text"] for event in up.events("hop_failed")] == [f"hop 1 (127.0.0.1:{port}): it takes no new requests"]
         assert up.events("hop_ready")[1]["relay"] == f"127.0.0.1:{operators.at[1].tls}"
+        up.stop()
+
+
+def test_a_connection_that_may_not_move_is_told_of(operators, client, certificates, tcp_echo):
+    """Its tunnels are lost with the ingress; the log says why, and the next one finds another connection."""
+    operators.egress.kill()
+    egress = f"127.0.0.1:{operators.egress_at.tls}"
+    with serving(Bound, certificates, operators.egress_at.tls):
+        up = client(operators.client_config())
+        with http1.Connection(operators.http, timeout=15) as connection:
+            assert connection.connect(tcp_echo.authority)[0] == 200
+            connection.send(b"one")
+            assert connection.read(3) == b"one"
+            operators.ingresses[0].kill()
+            with pytest.raises(ConnectionResetError):
+                connection.read(1)
+        failed = vitals.wait(lambda: [event for event in up.events("hop_failed") if event["hop"] == 2])
+        assert [event["text"] for event in failed] == [
+            f"hop 2 ({egress}): it cannot go on through 127.0.0.1:{operators.at[1].tls}, so its tunnels are lost and it is "
+            "connected anew: its relay lets no QUIC connection move"]
+        with http1.Connection(operators.http, timeout=15) as connection:
+            assert connection.connect(tcp_echo.authority)[0] == 200
         up.stop()
