@@ -197,8 +197,13 @@ static bool has_certificate(FILE *file)
     return false;
 }
 
+static const char trust_expected[] =
+    "ca or pin, not both: with a pin the key alone decides, and no authority is asked";
+
 int relay_hop_identity_set_ca(struct relay_hop_identity *identity, const char *path, const char **expected)
 {
+    if (identity->has_pin)
+        return refuse(expected, trust_expected);
     FILE *file = fopen(path, "re");
     if (file == NULL)
         return refuse(expected, "a readable PEM file");
@@ -216,6 +221,8 @@ int relay_hop_identity_set_pin(struct relay_hop_identity *identity, const char *
     uint8_t pin[RELAY_BASE64_DECODED_SIZE(64)];
     size_t len = 0;
     static const char prefix[] = "sha256/";
+    if (identity->ca != NULL)
+        return refuse(expected, trust_expected);
     if (strncmp(text, prefix, sizeof(prefix) - 1) == 0)
         text += sizeof(prefix) - 1;
     if (strlen(text) > 64 || relay_base64_decode(text, strlen(text), pin, sizeof(pin), &len) != 0 ||

@@ -132,6 +132,7 @@ int relay_hop_identity_set_token(struct relay_hop_identity *identity, const char
                                  const char **expected);
 int relay_hop_identity_load_token(struct relay_hop_identity *identity, const char *path,
                                   const char **expected);
+/* One of the two: with a pin a ca would be without effect. */
 int relay_hop_identity_set_ca(struct relay_hop_identity *identity, const char *path, const char **expected);
 int relay_hop_identity_set_pin(struct relay_hop_identity *identity, const char *text, const char **expected);
 int relay_hop_config_set_http(struct relay_hop_config *hop, const char *text, const char **expected);

@@ -103,6 +103,30 @@ static void test_ingresses_of_several_operators(void **state)
     relay_client_config_dispose(&config);
 }
 
+/* Whichever stands first. What an ingress has of its own is another matter: it comes in the place of its hop's. */
+static void test_ca_and_pin(void **state)
+{
+    static const struct {
+        const char *form, *error; /* NULL: it is good */
+    } table[] = {
+        {"chain:\n  - url: https://a\n    ca: %s\n    pin: " PIN, "f:4:10: expected ca or pin, not both"},
+        {"chain:\n  - urls: [{url: https://a, ca: %s}]\n    pin: " PIN, NULL},
+    };
+    char text[256], ca[] = "/tmp/client_config_test.XXXXXX";
+    FILE *file = fdopen(mkstemp(ca), "w");
+    fputs("-----BEGIN CERTIFICATE-----\n", file);
+    fclose(file);
+    for (size_t i = 0; i < SIZE(table); i++) {
+        snprintf(text, sizeof(text), table[i].form, ca);
+        int error = load(text, NULL);
+        if ((error == 0) != (table[i].error == NULL) ||
+            (error != 0 && strstr(config.error, table[i].error) != config.error))
+            fail_msg("%s\ngave: %s", text, config.error);
+        relay_client_config_dispose(&config);
+    }
+    unlink(ca);
+}
+
 static void test_bad_files(void **state)
 {
     (void)state;
@@ -133,6 +157,10 @@ static void test_bad_files(void **state)
         {"chain:\n  - url: https://a\n    ca: /dev/null",
          "f:3:9: expected a PEM file with a certificate in it"},
         {"chain:\n  - url: https://a\n    pin: abcd", "f:3:10: expected the SHA-256"},
+        {"chain:\n  - url: https://a\n    pin: " PIN "\n    ca: /nonexistent",
+         "f:4:9: expected ca or pin, not both"},
+        {"chain:\n  - urls: [{url: https://a, pin: " PIN ", ca: /nonexistent}]",
+         "f:2:84: expected ca or pin, not both"},
         {"chain:\n  - url: https://a\n    http: 1", "f:3:11: expected auto, 3 or 2"},
         {"chain:\n  - url: https://a\n    template: x", "f:3:15: expected a path"},
         {"chain:\n  - url: https://a\n    colour: red",
@@ -217,6 +245,7 @@ static void test_bad_flags(void **state)
         {{"--hop", "ftp://a"}, "--hop: expected https://"},
         {{"--hop", "https://a,token"}, "--hop: expected KEY=VALUE"},
         {{"--hop", "https://a,secret=x"}, "--hop: expected one of the keys"},
+        {{"--hop", "https://a,pin=" PIN ",ca=/nonexistent"}, "--hop: expected ca or pin, not both"},
         {{"--socks", "1080"}, "--socks: expected ADDRESS:PORT"},
         {{"--colour", "x"}, "--colour: unknown option"},
         {{"x", "--help"}, "x: unknown command"},
@@ -289,10 +318,15 @@ static void test_example_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_complete_file), cmocka_unit_test(test_ingresses_of_several_operators),
-        cmocka_unit_test(test_bad_files),     cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_bad_flags),     cmocka_unit_test(test_check),
-        cmocka_unit_test(test_deep_file),     cmocka_unit_test(test_fronts_on_one_address),
+        cmocka_unit_test(test_complete_file),
+        cmocka_unit_test(test_ingresses_of_several_operators),
+        cmocka_unit_test(test_ca_and_pin),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_bad_flags),
+        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_deep_file),
+        cmocka_unit_test(test_fronts_on_one_address),
         cmocka_unit_test(test_example_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
