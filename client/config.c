@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/wire/address.h"
@@ -38,9 +40,27 @@ void relay_client_config_dispose(struct relay_client_config *config)
             dispose_identity(&hop->places[k].identity);
         dispose_identity(&hop->identity);
     }
+    for (size_t i = 0; i < config->num_doubts; i++)
+        free(config->doubts[i]);
+    free(config->doubts);
     free(config->hops);
     free(config->forwards);
     relay_client_config_init(config);
+}
+
+void relay_client_config_doubt(struct relay_client_config *config, const char *format, ...)
+{
+    char text[RELAY_CONFIG_TEXT_SIZE];
+    char **doubts = realloc(config->doubts, (config->num_doubts + 1) * sizeof(*doubts));
+    va_list args;
+    if (doubts == NULL)
+        return;
+    config->doubts = doubts;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    if ((doubts[config->num_doubts] = strdup(text)) != NULL)
+        config->num_doubts++;
 }
 
 static int refuse(const char **expected, const char *text)
@@ -173,9 +193,12 @@ int relay_hop_identity_load_token(struct relay_hop_identity *identity, const cha
                                   const char **expected)
 {
     char text[RELAY_TOKEN_MAX + 3];
+    struct stat status;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return refuse(expected, "a readable file with the token in it");
+    identity->is_token_exposed =
+        fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && (status.st_mode & (S_IRGRP | S_IROTH)) != 0;
     ssize_t len = read(fd, text, sizeof(text) - 1);
     close(fd);
     if (len < 0)

@@ -42,8 +42,9 @@ enum relay_hop_http { RELAY_HOP_AUTO, RELAY_HOP_HTTP3, RELAY_HOP_HTTP2 };
 
 /* How a relay knows us and we know it: what its operator hands out. */
 struct relay_hop_identity {
-    char *token; /* NULL: none is sent. Never logged */
-    char *ca;    /* a PEM file; NULL: the system's trust store */
+    char *token;           /* NULL: none is sent. Never logged */
+    bool is_token_exposed; /* others than its owner may read the file that it came from */
+    char *ca;              /* a PEM file; NULL: the system's trust store */
     uint8_t pin[RELAY_PIN_SIZE];
     bool has_pin; /* the key alone decides: no CA is asked */
 };
@@ -79,18 +80,22 @@ struct relay_client_config {
     size_t num_forwards;
     enum relay_log_level log_level;
     char error[RELAY_CONFIG_TEXT_SIZE]; /* what was wrong, after a failure */
+    char **doubts;                      /* what is no error but looks like a mistake, "PLACE: warning: ..." */
+    size_t num_doubts;
 };
 
 void relay_client_config_init(struct relay_client_config *config);
 void relay_client_config_dispose(struct relay_client_config *config);
 
-/* Reads the file. RELAY_ERR_INVALID or RELAY_ERR_NO_MEMORY with `error` filled. A file with a token in it
- * that others may read gets a warning in the log. */
+/* Reads the file. RELAY_ERR_INVALID or RELAY_ERR_NO_MEMORY with `error` filled. */
 int relay_client_config_load_file(struct relay_client_config *config, const char *path);
-/* The same from memory; `name` stands for the file in errors. `has_token` (may be NULL): a token stands in
- * the text. */
+/* The same from memory; `name` stands for the file in errors. `is_exposed`: others than the file's owner may read it,
+ * and a token in it is doubtful. */
 int relay_client_config_load(struct relay_client_config *config, const char *name, const char *text,
-                             size_t len, bool *has_token);
+                             size_t len, bool is_exposed);
+/* One doubt more. Without memory it is forgotten. */
+__attribute__((format(printf, 2, 3))) void relay_client_config_doubt(struct relay_client_config *config,
+                                                                     const char *format, ...);
 
 /* What the command line asks for beside the configuration. */
 struct relay_client_command {
@@ -130,6 +135,7 @@ int relay_hop_config_add_url(struct relay_hop_config *hop, const char *url, cons
 int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text, const char **expected);
 int relay_hop_identity_set_token(struct relay_hop_identity *identity, const char *text,
                                  const char **expected);
+/* From the first line of a file. */
 int relay_hop_identity_load_token(struct relay_hop_identity *identity, const char *path,
                                   const char **expected);
 /* One of the two: with a pin a ca would be without effect. */

@@ -90,8 +90,12 @@ static int take_hop_key(struct relay_client_config *config, struct relay_hop_con
     if (strcmp(part, "url") == 0 && config->num_hops > 1)
         return RELAY_ERR_INVALID;
     struct relay_hop_place *last = &hop->places[hop->num_places - 1];
-    return set_hop_key(hop, hop->num_places > 1 ? &last->identity : &hop->identity, part, equals + 1,
-                       expected);
+    struct relay_hop_identity *own = hop->num_places > 1 ? &last->identity : &hop->identity;
+    int error = set_hop_key(hop, own, part, equals + 1, expected);
+    if (error == 0 && strcmp(part, "token-file") == 0 && own->is_token_exposed)
+        relay_client_config_doubt(config, "--hop: warning: others may read the token file %s: chmod 600",
+                                  equals + 1);
+    return error;
 }
 
 static int parse_hop(struct relay_client_config *config, const char *spec, const char **expected)

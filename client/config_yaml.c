@@ -17,7 +17,7 @@ struct loader {
     struct relay_client_config *config;
     const char *name;
     yaml_document_t document;
-    bool has_token;
+    bool is_exposed;
 };
 
 static int fail_at(struct loader *loader, const yaml_mark_t *mark, const char *what, const char *expected)
@@ -30,6 +30,12 @@ static int fail_at(struct loader *loader, const yaml_mark_t *mark, const char *w
 static int fail(struct loader *loader, const yaml_node_t *node, const char *expected)
 {
     return fail_at(loader, &node->start_mark, "expected ", expected);
+}
+
+static void doubt(struct loader *loader, const yaml_node_t *node, const char *what)
+{
+    relay_client_config_doubt(loader->config, "%s:%zu:%zu: warning: %s", loader->name,
+                              node->start_mark.line + 1, node->start_mark.column + 1, what);
 }
 
 static yaml_node_t *node_at(struct loader *loader, int index)
@@ -138,13 +144,18 @@ static int set_identity(struct loader *loader, void *object, yaml_node_t *value,
 
 static int load_token(struct loader *loader, void *identity, yaml_node_t *value)
 {
-    loader->has_token = true;
+    if (loader->is_exposed)
+        doubt(loader, value,
+              "others may read this file, and a token stands in it: chmod 600, or use token-file");
     return set_identity(loader, identity, value, relay_hop_identity_set_token);
 }
 
 static int load_token_file(struct loader *loader, void *identity, yaml_node_t *value)
 {
-    return set_identity(loader, identity, value, relay_hop_identity_load_token);
+    int error = set_identity(loader, identity, value, relay_hop_identity_load_token);
+    if (error == 0 && ((struct relay_hop_identity *)identity)->is_token_exposed)
+        doubt(loader, value, "others may read this token file: chmod 600");
+    return error;
 }
 
 static int load_ca(struct loader *loader, void *identity, yaml_node_t *value)
@@ -293,9 +304,9 @@ static int parse_fault(struct loader *loader, const yaml_parser_t *parser)
 }
 
 int relay_client_config_load(struct relay_client_config *config, const char *name, const char *text,
-                             size_t len, bool *has_token)
+                             size_t len, bool is_exposed)
 {
-    struct loader loader = {.config = config, .name = name};
+    struct loader loader = {.config = config, .name = name, .is_exposed = is_exposed};
     yaml_parser_t parser;
     if (!yaml_parser_initialize(&parser)) {
         snprintf(config->error, sizeof(config->error), "%s: out of memory", name);
@@ -316,8 +327,6 @@ int relay_client_config_load(struct relay_client_config *config, const char *nam
         yaml_document_delete(&loader.document);
     }
     yaml_parser_delete(&parser);
-    if (has_token != NULL)
-        *has_token = loader.has_token;
     return error;
 }
 
@@ -351,12 +360,8 @@ int relay_client_config_load_file(struct relay_client_config *config, const char
         snprintf(config->error, sizeof(config->error), "%s: %s", path, strerror(errno));
         return RELAY_ERR_INVALID;
     }
-    bool has_token = false;
-    int error = relay_client_config_load(config, path, text, len, &has_token);
+    int error = relay_client_config_load(config, path, text, len, (mode & (S_IRGRP | S_IROTH)) != 0);
     explicit_bzero(text, len);
     free(text);
-    if (has_token && (mode & (S_IRGRP | S_IROTH)) != 0)
-        relay_log(RELAY_LOG_WARNING, "config_readable_by_others", "s:s, s:s", "file", path, "advice",
-                  "it holds a token: chmod 600, or use token-file");
     return error;
 }

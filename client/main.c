@@ -149,6 +149,16 @@ static void log_closed(void)
               (long long)metrics->drop_socket);
 }
 
+/* A line in the log for who serves; for who only asks as the errors are told. */
+static void tell_doubts(bool is_asked)
+{
+    for (size_t i = 0; i < client.config.num_doubts; i++)
+        if (is_asked)
+            fprintf(stderr, "%s\n", client.config.doubts[i]);
+        else
+            relay_log(RELAY_LOG_WARNING, "doubtful_config", "s:s", "reason", client.config.doubts[i]);
+}
+
 static int serve(void)
 {
     char text[512] = "";
@@ -205,6 +215,7 @@ int main(int argc, char **argv)
     }
     relay_log_set_level(command.check ? RELAY_LOG_ERROR : client.config.log_level);
     relay_log_set_fd(relay_log_file_own(STDERR_FILENO));
+    tell_doubts(command.check || command.test);
     raise_descriptors();
     return run(&command);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -17,16 +18,15 @@
 
 static struct relay_client_config config;
 
-static int load(const char *text, bool *has_token)
+static int load(const char *text, bool is_exposed)
 {
     relay_client_config_init(&config);
-    return relay_client_config_load(&config, "f", text, strlen(text), has_token);
+    return relay_client_config_load(&config, "f", text, strlen(text), is_exposed);
 }
 
 static void test_complete_file(void **state)
 {
     (void)state;
-    bool has_token = false;
     assert_int_equal(load("chain:\n"
                           "  - template: '/m{?target_host,target_port}'\n"
                           "    urls: [https://a.example, 'https://[2001:db8::1]:4433/']\n"
@@ -38,9 +38,12 @@ static void test_complete_file(void **state)
                           "socks: '[::1]:0'\n"
                           "forward: [tcp:127.0.0.1:22=host:22, 'udp:127.0.0.1:53=[2001:db8::53]:53']\n"
                           "log-level: debug\n",
-                          &has_token),
+                          true),
                      0);
-    assert_true(has_token);
+    assert_int_equal(config.num_doubts, 1);
+    assert_string_equal(config.doubts[0],
+                        "f:4:12: warning: others may read this file, and a token stands in it: "
+                        "chmod 600, or use token-file");
     assert_int_equal(config.num_hops, 2);
     assert_int_equal(config.hops[0].num_places, 2);
     assert_string_equal(config.hops[0].places[0].authority, "a.example:443");
@@ -79,16 +82,15 @@ static void test_ingresses_of_several_operators(void **state)
                                "    pin: " PIN "\n"
                                "    template: '/m{?target_host,target_port}'\n"
                                "  - url: https://e.example\n";
-    bool has_token = false;
     char text[sizeof(form) + 100], ca[] = "/tmp/client_config_test.XXXXXX";
     FILE *file = fdopen(mkstemp(ca), "w");
     fputs("# of b\n-----BEGIN CERTIFICATE-----\n", file);
     fclose(file);
     snprintf(text, sizeof(text), form, ca);
-    int error = load(text, &has_token);
+    int error = load(text, true);
     unlink(ca);
     assert_int_equal(error, 0);
-    assert_true(has_token);
+    assert_int_equal(config.num_doubts, 2);
     const struct relay_hop_config *hop = &config.hops[0];
     assert_int_equal(hop->num_places, 3);
     assert_string_equal(hop->places[1].authority, "b.example:443");
@@ -101,6 +103,51 @@ static void test_ingresses_of_several_operators(void **state)
     assert_ptr_equal(relay_hop_config_trust(hop, &hop->places[2]), &hop->places[2].identity);
     assert_null(relay_hop_config_token(&config.hops[1], &config.hops[1].places[0]));
     relay_client_config_dispose(&config);
+}
+
+static int parse(const char *const *args, size_t count, struct relay_client_command *command)
+{
+    char *argv[16] = {(char *)"twohop-client"};
+    for (size_t i = 0; i < count; i++)
+        argv[i + 1] = (char *)args[i];
+    relay_client_config_init(&config);
+    return relay_client_config_parse_flags(&config, command, (int)count + 1, argv);
+}
+
+static void expect_doubt(bool is_one, const char *expected)
+{
+    assert_int_equal(config.num_doubts, is_one);
+    if (is_one)
+        assert_string_equal(config.doubts[0], expected);
+    relay_client_config_dispose(&config);
+    assert_int_equal(config.num_doubts, 0);
+}
+
+/* A token file that its group or others may read is no error, and is named by its place. */
+static void test_exposed_token_files(void **state)
+{
+    static const struct {
+        mode_t mode;
+        bool is_doubtful;
+    } table[] = {{0600, false}, {0400, false}, {0640, true}, {0604, true}, {0644, true}, {0622, false}};
+    char text[256], flag[256], expected[256], path[] = "/tmp/client_config_test.XXXXXX";
+    int fd = mkstemp(path);
+    assert_int_equal(write(fd, "secret\n", 7), 7);
+    struct relay_client_command command;
+    for (size_t i = 0; i < SIZE(table); i++) {
+        assert_int_equal(fchmod(fd, table[i].mode), 0);
+        snprintf(text, sizeof(text), "chain:\n  - urls: [{url: https://a, token-file: %s}]", path);
+        assert_int_equal(load(text, true), 0); /* that this file is exposed is no matter: no token is in it */
+        assert_string_equal(config.hops[0].places[0].identity.token, "secret");
+        expect_doubt(table[i].is_doubtful, "f:2:41: warning: others may read this token file: chmod 600");
+        snprintf(flag, sizeof(flag), "https://a,token-file=%s,http=2", path);
+        assert_int_equal(parse((const char *[]){"--hop", flag}, 2, &command), 0);
+        snprintf(expected, sizeof(expected), "--hop: warning: others may read the token file %s: chmod 600",
+                 path);
+        expect_doubt(table[i].is_doubtful, expected);
+    }
+    close(fd);
+    unlink(path);
 }
 
 /* Whichever stands first. What an ingress has of its own is another matter: it comes in the place of its hop's. */
@@ -118,7 +165,7 @@ static void test_ca_and_pin(void **state)
     fclose(file);
     for (size_t i = 0; i < SIZE(table); i++) {
         snprintf(text, sizeof(text), table[i].form, ca);
-        int error = load(text, NULL);
+        int error = load(text, false);
         if ((error == 0) != (table[i].error == NULL) ||
             (error != 0 && strstr(config.error, table[i].error) != config.error))
             fail_msg("%s\ngave: %s", text, config.error);
@@ -182,7 +229,7 @@ static void test_bad_files(void **state)
         {"a: [", "f:"},
     };
     for (size_t i = 0; i < SIZE(table); i++) {
-        assert_int_equal(load(table[i].text, NULL), RELAY_ERR_INVALID);
+        assert_int_equal(load(table[i].text, false), RELAY_ERR_INVALID);
         if (strstr(config.error, table[i].error) != config.error)
             fail_msg("%s\ngave: %s\nwanted: %s", table[i].text, config.error, table[i].error);
         relay_client_config_dispose(&config);
@@ -195,17 +242,8 @@ static void test_deep_file(void **state)
     static char text[3 + 400000 + 1] = "a: ";
     for (char *at = text + 3; at < text + sizeof(text) - 1; at += 4)
         memcpy(at, "{a: ", 4);
-    assert_int_equal(load(text, NULL), RELAY_ERR_INVALID);
+    assert_int_equal(load(text, false), RELAY_ERR_INVALID);
     assert_string_equal(config.error, "f:1:128: expected at most 32 levels");
-}
-
-static int parse(const char *const *args, size_t count, struct relay_client_command *command)
-{
-    char *argv[16] = {(char *)"twohop-client"};
-    for (size_t i = 0; i < count; i++)
-        argv[i + 1] = (char *)args[i];
-    relay_client_config_init(&config);
-    return relay_client_config_parse_flags(&config, command, (int)count + 1, argv);
 }
 
 static void test_flags(void **state)
@@ -264,10 +302,10 @@ static void test_bad_flags(void **state)
 static void test_check(void **state)
 {
     (void)state;
-    assert_int_equal(load("socks: 127.0.0.1:1", NULL), 0);
+    assert_int_equal(load("socks: 127.0.0.1:1", false), 0);
     assert_int_equal(relay_client_config_check(&config, true), RELAY_ERR_INVALID);
     relay_client_config_dispose(&config);
-    assert_int_equal(load("chain: [{url: 'https://a'}]", NULL), 0);
+    assert_int_equal(load("chain: [{url: 'https://a'}]", false), 0);
     assert_int_equal(relay_client_config_check(&config, false), 0);
     assert_int_equal(relay_client_config_check(&config, true), RELAY_ERR_INVALID);
     relay_client_config_dispose(&config);
@@ -293,7 +331,7 @@ static void test_fronts_on_one_address(void **state)
     for (size_t i = 0; i < SIZE(table); i++) {
         char text[256];
         snprintf(text, sizeof(text), "chain: [{url: 'https://a'}]\n%s", table[i].text);
-        assert_int_equal(load(text, NULL), 0);
+        assert_int_equal(load(text, false), 0);
         assert_int_equal(relay_client_config_check(&config, false), 0);
         int error = relay_client_config_check(&config, true);
         if (table[i].error == NULL ? error != 0
@@ -318,15 +356,11 @@ static void test_example_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_complete_file),
-        cmocka_unit_test(test_ingresses_of_several_operators),
-        cmocka_unit_test(test_ca_and_pin),
-        cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_bad_flags),
-        cmocka_unit_test(test_check),
-        cmocka_unit_test(test_deep_file),
-        cmocka_unit_test(test_fronts_on_one_address),
+        cmocka_unit_test(test_complete_file),       cmocka_unit_test(test_ingresses_of_several_operators),
+        cmocka_unit_test(test_exposed_token_files), cmocka_unit_test(test_ca_and_pin),
+        cmocka_unit_test(test_bad_files),           cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_bad_flags),           cmocka_unit_test(test_check),
+        cmocka_unit_test(test_deep_file),           cmocka_unit_test(test_fronts_on_one_address),
         cmocka_unit_test(test_example_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
