@@ -15,6 +15,7 @@
 #include "lib/net/log.h"
 #include "lib/net/log_file.h"
 #include "lib/net/metrics.h"
+#include "lib/net/standard_fds.h"
 #include "lib/wire/error.h"
 
 #define BUDGET       (256 * 1024 * 1024) /* flow-control credit beyond each tunnel's first window */
@@ -65,7 +66,6 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void catch_signals(void)
 {
-    signal(SIGPIPE, SIG_IGN);
     relay_timer_init(&client.closing, on_closing);
     uv_signal_init(&client.loop.uv, &client.terminate);
     uv_signal_init(&client.loop.uv, &client.interrupt);
@@ -197,6 +197,8 @@ static int run(const struct relay_client_command *command)
 int main(int argc, char **argv)
 {
     struct relay_client_command command;
+    if (relay_standard_fds_fill() != 0)
+        return EXIT_FAILURE;
     relay_client_config_init(&client.config);
     int error = relay_client_config_parse_flags(&client.config, &command, argc, argv);
     if (error == 0 && command.help) {
@@ -213,6 +215,8 @@ int main(int argc, char **argv)
         complain(client.config.error);
         return EXIT_USAGE;
     }
+    if (!command.check && !command.test)
+        signal(SIGPIPE, SIG_IGN); /* before the first line of the log, which nobody may read */
     relay_log_set_level(command.check ? RELAY_LOG_ERROR : client.config.log_level);
     relay_log_set_fd(relay_log_file_own(STDERR_FILENO));
     tell_doubts(command.check || command.test);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/net/standard_fds.h"
 #include "lib/wire/error.h"
 #include "server/config.h"
 #include "server/process.h"
@@ -127,6 +128,8 @@ int main(int argc, char **argv)
     };
     const char *file = NULL;
     bool is_test = false;
+    if (relay_standard_fds_fill() != 0)
+        return EXIT_FAILED;
     if (argc >= 2 && strcmp(argv[1], "token") == 0)
         return token(argc, argv);
     for (int c; (c = getopt_long(argc, argv, "c:thv", options, NULL)) != -1;)

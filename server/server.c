@@ -178,7 +178,6 @@ static void on_hangup(uv_signal_t *handle, int number)
 
 static void watch_signals(void)
 {
-    signal(SIGPIPE, SIG_IGN);
     relay_timer_init(&server.end_timer, on_end_timer);
     uv_signal_init(&server.loop.uv, &server.terminate);
     uv_signal_init(&server.loop.uv, &server.interrupt);
@@ -322,6 +321,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     server.config = config;
     server.snapshot = relay_snapshot_ref(config->snapshot);
     server.pid_fd = server.log_fd = -1;
+    signal(SIGPIPE, SIG_IGN); /* before the first line of the log, which nobody may read */
     if (start(config, why, sizeof(why)) != 0) {
         fail(why);
         return 1;

@@ -1,9 +1,13 @@
 """What the user of twohop-client does to it beside using it."""
+import contextlib
+import os
+import signal
 import subprocess
 
+import pytest
 import yaml
 
-from harness import configs, ports, process
+from harness import configs, ports, process, socks, vitals
 
 
 def test_an_exposed_token_is_warned_of(client, tmp_path):
@@ -23,3 +27,47 @@ def test_an_exposed_token_is_warned_of(client, tmp_path):
         done = subprocess.run([process.BUILD / "twohop-client", *command, "-c", started.path], env=process.environment(),
                               capture_output=True, text=True, timeout=20)
         assert (done.returncode, done.stderr) == (status, warning + "\n"), done
+
+
+@contextlib.contextmanager
+def unheard(program, config, path, is_closed):
+    """A process whose standard descriptors are closed when it starts, or whose output and error are a pipe without a reader."""
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    reader, pipe = os.pipe()
+    os.close(reader)
+    redirect = "<&- >&- 2>&-" if is_closed else ""
+    started = subprocess.Popen(["sh", "-c", f'exec "$@" {redirect}', "sh", process.BUILD / program, "-c", path],
+                               env=process.environment(), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    os.close(pipe)
+    try:
+        yield started
+        if is_closed:
+            assert [os.readlink(f"/proc/{started.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+        started.terminate()
+        assert started.wait(20) == 0
+    finally:
+        if started.poll() is None:
+            started.kill()
+            started.wait()
+
+
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "broken pipe"])
+def test_nobody_hears_what_is_logged(certificates, tmp_path, tcp_echo, is_closed):
+    """The programs serve all the same, and no socket that got the number of standard error is taken for the log."""
+    at, front = configs.Ports(), ports.free_port()
+    hop = {"url": f"https://127.0.0.1:{at.tls}", "token": configs.TOKEN, "ca": str(certificates.ca)}
+
+    def echoes():
+        with contextlib.suppress(OSError):
+            connection, reply = socks.connect(front, tcp_echo.host, tcp_echo.port)
+            with connection:
+                connection.sendall(b"hello")
+                return reply == 0 and connection.recv(5) == b"hello"
+
+    with unheard("twohop", configs.egress(certificates, tmp_path, at), tmp_path / "relay.yaml", is_closed) as egress, \
+            unheard("twohop-client", {"chain": [hop], "socks": f"127.0.0.1:{front}", "log-level": "debug"},
+                    tmp_path / "client.yaml", is_closed):
+        vitals.wait(echoes, 20, "both to serve")
+        egress.send_signal(signal.SIGHUP)
+        for _ in range(10):
+            assert echoes()
