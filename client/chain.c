@@ -493,6 +493,34 @@ static const struct relay_hop_user hop_cb = {
 
 /* ---- life ---- */
 
+static int init_trusts(struct relay_hop_trust trusts[RELAY_HOPS_MAX],
+                       const struct relay_client_config *config, char *text, size_t size)
+{
+    struct relay_failure failure;
+    for (size_t i = 0; i < config->num_hops; i++) {
+        int error = relay_hop_trust_init(&trusts[i], &config->hops[i], (unsigned)i + 1, &failure);
+        if (error == 0)
+            continue;
+        snprintf(text, size, "%s", failure.text);
+        while (i-- > 0)
+            relay_hop_trust_dispose(&trusts[i]);
+        return error;
+    }
+    return 0;
+}
+
+/* Connections have references to what they need of it. */
+int relay_chain_renew_trust(struct relay_chain *chain, char *text, size_t size)
+{
+    struct relay_hop_trust fresh[RELAY_HOPS_MAX];
+    int error = init_trusts(fresh, chain->config, text, size);
+    for (size_t i = 0; error == 0 && i < num_hops(chain); i++) {
+        relay_hop_trust_dispose(&chain->trusts[i]);
+        chain->trusts[i] = fresh[i];
+    }
+    return error;
+}
+
 struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
                                     const struct relay_client_config *config, char *text, size_t size)
 {
@@ -512,16 +540,13 @@ struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
         chain->retired[i].chain = chain->kept[i].chain = chain;
     for (size_t i = 0; i < config->num_hops; i++) {
-        struct relay_failure failure;
         chain->links[i].chain = chain;
         chain->links[i].index = (unsigned)i;
-        if (relay_hop_trust_init(&chain->trusts[i], &config->hops[i], (unsigned)i + 1, &failure) != 0) {
-            snprintf(text, size, "%s", failure.text);
-            relay_chain_free(chain);
-            return NULL;
-        }
     }
-    return chain;
+    if (init_trusts(chain->trusts, config, text, size) == 0)
+        return chain;
+    relay_chain_free(chain);
+    return NULL;
 }
 
 void relay_chain_stop(struct relay_chain *chain)

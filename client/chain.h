@@ -30,6 +30,9 @@ struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
 void relay_chain_stop(struct relay_chain *chain);
 /* Stops. Every opening must have been told or cancelled. */
 void relay_chain_free(struct relay_chain *chain);
+/* Reads the files of the authorities again, for connections to come. RELAY_OK, or an error with the reason in `text`:
+ * those that were read before stay. */
+int relay_chain_renew_trust(struct relay_chain *chain, char *text, size_t size);
 /* Connects now; otherwise the first opening does. */
 void relay_chain_start(struct relay_chain *chain);
 /* Every hop is ready. */

@@ -29,6 +29,8 @@ static void wipe_and_free(char *secret)
 static void dispose_identity(struct relay_hop_identity *identity)
 {
     wipe_and_free(identity->token);
+    wipe_and_free(identity->fresh_token);
+    free(identity->token_file);
     free(identity->ca);
 }
 
@@ -175,7 +177,8 @@ int relay_hop_config_set_template(struct relay_hop_config *hop, const char *text
     return 0;
 }
 
-int relay_hop_identity_set_token(struct relay_hop_identity *identity, const char *text, const char **expected)
+/* A copy to *token. */
+static int take_token(const char *text, char **token, const char **expected)
 {
     size_t len = strlen(text);
     if (len == 0 || len > RELAY_TOKEN_MAX)
@@ -183,31 +186,47 @@ int relay_hop_identity_set_token(struct relay_hop_identity *identity, const char
     for (size_t i = 0; i < len; i++)
         if (text[i] <= ' ' || text[i] > '~')
             return refuse(expected, "a token of printable ASCII without spaces");
-    if (identity->token != NULL)
-        return refuse(expected, "one token or token-file, not two");
-    identity->token = strdup(text);
-    return identity->token != NULL ? 0 : no_memory(expected);
+    *token = strdup(text);
+    return *token != NULL ? 0 : no_memory(expected);
+}
+
+/* From the first line. `flags`: of open(2). */
+static int read_token(const char *path, int flags, char **token, struct stat *status, const char **expected)
+{
+    char text[RELAY_TOKEN_MAX + 3];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+    ssize_t len = fd >= 0 && fstat(fd, status) == 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (len < 0)
+        return refuse(expected, "a readable file with the token in it");
+    text[len] = '\0';
+    text[strcspn(text, "\r\n")] = '\0';
+    int error = take_token(text, token, expected);
+    explicit_bzero(text, sizeof(text));
+    return error;
+}
+
+static const char token_expected[] = "one token or token-file, not two";
+
+int relay_hop_identity_set_token(struct relay_hop_identity *identity, const char *text, const char **expected)
+{
+    return identity->token != NULL ? refuse(expected, token_expected)
+                                   : take_token(text, &identity->token, expected);
 }
 
 int relay_hop_identity_load_token(struct relay_hop_identity *identity, const char *path,
                                   const char **expected)
 {
-    char text[RELAY_TOKEN_MAX + 3];
     struct stat status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return refuse(expected, "a readable file with the token in it");
-    identity->is_token_exposed =
-        fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && (status.st_mode & (S_IRGRP | S_IROTH)) != 0;
-    ssize_t len = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    if (len < 0)
-        return refuse(expected, "a readable file with the token in it");
-    text[len] = '\0';
-    text[strcspn(text, "\r\n")] = '\0';
-    int error = relay_hop_identity_set_token(identity, text, expected);
-    explicit_bzero(text, sizeof(text));
-    return error;
+    if (identity->token != NULL)
+        return refuse(expected, token_expected);
+    int error = read_token(path, 0, &identity->token, &status, expected);
+    if (error != 0 || !S_ISREG(status.st_mode))
+        return error;
+    identity->is_token_exposed = (status.st_mode & (S_IRGRP | S_IROTH)) != 0;
+    identity->token_file = strdup(path);
+    return identity->token_file != NULL ? 0 : no_memory(expected);
 }
 
 /* Whether a line of the file looks as if a certificate in PEM form began there. Who loads it says the rest. */
@@ -265,6 +284,48 @@ const struct relay_hop_identity *relay_hop_config_trust(const struct relay_hop_c
                                                         const struct relay_hop_place *place)
 {
     return place->identity.ca != NULL || place->identity.has_pin ? &place->identity : &hop->identity;
+}
+
+/* ---- token files, again ---- */
+
+static int read_again(struct relay_client_config *config, struct relay_hop_identity *identity)
+{
+    struct stat status;
+    const char *expected = NULL;
+    if (identity->token_file == NULL)
+        return 0;
+    /* O_NONBLOCK: a pipe that stands there meanwhile is not waited for. */
+    int error = read_token(identity->token_file, O_NONBLOCK, &identity->fresh_token, &status, &expected);
+    if (error != 0)
+        snprintf(config->error, sizeof(config->error), "%s: expected %s", identity->token_file, expected);
+    return error;
+}
+
+static void settle(struct relay_hop_identity *identity, bool is_good)
+{
+    char *unused = identity->fresh_token;
+    if (is_good && unused != NULL) {
+        unused = identity->token;
+        identity->token = identity->fresh_token;
+    }
+    identity->fresh_token = NULL;
+    wipe_and_free(unused);
+}
+
+int relay_client_config_reload_tokens(struct relay_client_config *config)
+{
+    int error = 0;
+    for (size_t i = 0; i < config->num_hops && error == 0; i++) {
+        error = read_again(config, &config->hops[i].identity);
+        for (size_t k = 0; k < config->hops[i].num_places && error == 0; k++)
+            error = read_again(config, &config->hops[i].places[k].identity);
+    }
+    for (size_t i = 0; i < config->num_hops; i++) {
+        settle(&config->hops[i].identity, error == 0);
+        for (size_t k = 0; k < config->hops[i].num_places; k++)
+            settle(&config->hops[i].places[k].identity, error == 0);
+    }
+    return error;
 }
 
 int relay_hop_config_set_http(struct relay_hop_config *hop, const char *text, const char **expected)

@@ -43,6 +43,8 @@ enum relay_hop_http { RELAY_HOP_AUTO, RELAY_HOP_HTTP3, RELAY_HOP_HTTP2 };
 /* How a relay knows us and we know it: what its operator hands out. */
 struct relay_hop_identity {
     char *token;           /* NULL: none is sent. Never logged */
+    char *token_file;      /* where it stands, to be read again; NULL: it was given itself, or by a pipe */
+    char *fresh_token;     /* while token files are read again */
     bool is_token_exposed; /* others than its owner may read the file that it came from */
     char *ca;              /* a PEM file; NULL: the system's trust store */
     uint8_t pin[RELAY_PIN_SIZE];
@@ -117,6 +119,10 @@ int relay_client_config_check(struct relay_client_config *config, bool needs_fro
 
 /* The token for one of the hop's places: its own or the hop's; NULL: none. */
 const char *relay_hop_config_token(const struct relay_hop_config *hop, const struct relay_hop_place *place);
+/* Reads the token files again, for requests to come. RELAY_ERR_INVALID or RELAY_ERR_NO_MEMORY with `error` filled: all
+ * tokens stay what they were. */
+int relay_client_config_reload_tokens(struct relay_client_config *config);
+
 /* Whose ca and pin count at one of the hop's places: its own when it has any of the two, else the hop's. */
 const struct relay_hop_identity *relay_hop_config_trust(const struct relay_hop_config *hop,
                                                         const struct relay_hop_place *place);

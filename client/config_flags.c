@@ -27,7 +27,9 @@ const char relay_client_usage[] =
     "                         cannot exist\n"
     "      --log-level LEVEL  debug, info, warning or error\n"
     "  -h, --help             this text\n"
-    "  -V, --version          the version\n";
+    "  -V, --version          the version\n"
+    "\n"
+    "SIGHUP reads the token files and the ca files again. SIGTERM tells the relays and exits.\n";
 
 static int fail(struct relay_client_config *config, const char *flag, const char *expected)
 {

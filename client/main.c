@@ -1,4 +1,6 @@
 /* twohop-client: the user's side. Reads the configuration, listens on the local fronts, keeps the chain. */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +34,8 @@ static struct client {
     struct relay_chain *chain;
     struct relay_front http, socks;
     struct relay_front_forward forwards[RELAY_FORWARDS_MAX];
-    uv_signal_t terminate, interrupt;
+    uv_signal_t terminate, interrupt, hangup;
+    bool has_terminal; /* it is expected to end with it */
     struct relay_timer closing;
     uint64_t closing_until;
     bool is_closing;
@@ -48,11 +51,8 @@ static void on_closing(struct relay_timer *timer)
         relay_timer_set_after(&client.loop, timer, CLOSING_LOOK);
 }
 
-static void on_signal(uv_signal_t *handle, int number)
+static void begin_closing(int number)
 {
-    (void)handle;
-    if (client.is_closing)
-        _exit(0);
     client.is_closing = true;
     relay_log(RELAY_LOG_INFO, "closing", "s:i", "signal", number);
     relay_front_stop(&client.http);
@@ -64,13 +64,72 @@ static void on_signal(uv_signal_t *handle, int number)
     relay_timer_set_after(&client.loop, &client.closing, CLOSING_LOOK);
 }
 
+static void on_terminate(uv_signal_t *handle, int number)
+{
+    (void)handle;
+    if (client.is_closing)
+        _exit(0);
+    begin_closing(number);
+}
+
+/* Only the kernel's word that there is none counts, and no lack of descriptors. */
+static bool has_terminal(void)
+{
+    int fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    bool is_gone = fd < 0 && (errno == ENXIO || errno == EIO);
+    if (fd >= 0)
+        close(fd);
+    return !is_gone;
+}
+
+static void fail_reload(const char *why)
+{
+    relay_log(RELAY_LOG_ERROR, "reload_failed", "s:s", "reason", why);
+}
+
+/* Of the two each is read wholly or stays what it was. */
+static void reload(void)
+{
+    char text[512] = "";
+    int tokens = relay_client_config_reload_tokens(&client.config),
+        trust = relay_chain_renew_trust(client.chain, text, sizeof(text));
+    if (tokens != 0)
+        fail_reload(client.config.error);
+    if (trust != 0)
+        fail_reload(text);
+    if (tokens == 0 && trust == 0)
+        relay_log(RELAY_LOG_INFO, "reloaded", NULL);
+}
+
+/* The terminal says it when it goes, and whoever runs a service when files have changed. */
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    (void)handle;
+    if (client.is_closing)
+        return;
+    if (client.has_terminal && !has_terminal())
+        begin_closing(number);
+    else
+        reload();
+}
+
+/* Under nohup a terminal may go. */
+static bool is_hangup_ignored(void)
+{
+    struct sigaction action;
+    return sigaction(SIGHUP, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 static void catch_signals(void)
 {
+    client.has_terminal = has_terminal() && !is_hangup_ignored();
     relay_timer_init(&client.closing, on_closing);
     uv_signal_init(&client.loop.uv, &client.terminate);
     uv_signal_init(&client.loop.uv, &client.interrupt);
-    uv_signal_start(&client.terminate, on_signal, SIGTERM);
-    uv_signal_start(&client.interrupt, on_signal, SIGINT);
+    uv_signal_init(&client.loop.uv, &client.hangup);
+    uv_signal_start(&client.terminate, on_terminate, SIGTERM);
+    uv_signal_start(&client.interrupt, on_terminate, SIGINT);
+    uv_signal_start(&client.hangup, on_hangup, SIGHUP);
 }
 
 /* ---- the start ---- */

@@ -1,13 +1,17 @@
 """What the user of twohop-client does to it beside using it."""
 import contextlib
+import fcntl
 import os
+import pathlib
+import pty
 import signal
 import subprocess
+import termios
 
 import pytest
 import yaml
 
-from harness import configs, ports, process, socks, vitals
+from harness import configs, pki, ports, process, socks, vitals
 
 
 def test_an_exposed_token_is_warned_of(client, tmp_path):
@@ -71,3 +75,91 @@ def test_nobody_hears_what_is_logged(certificates, tmp_path, tcp_echo, is_closed
         egress.send_signal(signal.SIGHUP)
         for _ in range(10):
             assert echoes()
+
+
+# ---- SIGHUP ----
+
+def reload(started, event="reloaded"):
+    """The last such event."""
+    before = len(started.events(event))
+    started.signal(signal.SIGHUP)
+    return vitals.wait(lambda: len(found := started.events(event)) > before and found, 10, f"the event {event}")[-1]
+
+
+def test_hangup_reads_tokens_and_authorities(relay, client, certificates, tmp_path, tcp_echo):
+    """For what comes; what is there goes on. What cannot be read stays what it was."""
+    at, front, token, authority = configs.Ports(), ports.free_port(), tmp_path / "token", tmp_path / "authority.pem"
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    token.write_text("wrong\n")
+    authority.write_bytes(pathlib.Path(certificates.ca).read_bytes())
+    config = configs.egress(certificates, tmp_path, at)
+    egress = relay(config, name="egress")
+    hop = {"url": f"https://127.0.0.1:{at.tls}", "token-file": str(token), "ca": str(authority)}
+    up = client({"chain": [hop], "socks": f"127.0.0.1:{front}"})
+
+    def connect():
+        return socks.connect(front, tcp_echo.host, tcp_echo.port)
+
+    def is_refused():
+        connection, reply = connect()
+        connection.close()
+        return reply != 0
+
+    token.write_text(configs.TOKEN + "\n")
+    assert is_refused()
+    reload(up)
+    connection, reply = connect()
+    with connection:
+        assert reply == 0
+        token.unlink()
+        assert reload(up, "reload_failed")["reason"] == f"{token}: expected a readable file with the token in it"
+        token.write_text(configs.TOKEN + "\n")
+        authority.write_text("nothing\n")
+        assert f"hop 1 (127.0.0.1:{at.tls}): " in reload(up, "reload_failed")["reason"]
+        assert not is_refused()
+        authority.write_bytes(pathlib.Path(pki.Pki(stranger).ca).read_bytes())
+        reload(up)
+        connection.sendall(b"hello")
+        assert connection.recv(5) == b"hello"
+    egress.kill()
+    relay(config, name="again")
+    assert is_refused() and "CERTIFICATE" in up.events("hop_failed")[-1]["error"]
+    authority.write_bytes(pathlib.Path(certificates.ca).read_bytes())
+    reload(up)
+    vitals.wait(lambda: not is_refused(), 10, "the way through")
+
+
+@pytest.mark.parametrize("terminal, ends", [("none", False), ("own", True), ("nohup", False)])
+def test_hangup_ends_who_was_started_at_a_terminal(tmp_path, terminal, ends):
+    """Only when it goes, and without nohup. A service has none."""
+    path, log, front = tmp_path / "client.yaml", tmp_path / "log", ports.free_port()
+    path.write_text(yaml.safe_dump({"chain": [{"url": f"https://127.0.0.1:{ports.free_port()}"}], "socks": f"127.0.0.1:{front}"}))
+    master, slave = pty.openpty()
+
+    def prepare():
+        if terminal != "none":
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if terminal == "nohup" else signal.SIG_DFL)
+
+    with open(log, "wb") as errors:
+        started = subprocess.Popen([process.BUILD / "twohop-client", "-c", path], env=process.environment(), stderr=errors,
+                                   stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare)
+    os.close(slave)
+    try:
+        vitals.wait(lambda: '"ready"' in log.read_text(), 20, "the start")
+        started.send_signal(signal.SIGHUP)
+        vitals.wait(lambda: '"reloaded"' in log.read_text(), 10, "a reload")
+        os.close(master)
+        if ends:
+            assert started.wait(20) == 0
+        else:
+            started.send_signal(signal.SIGHUP)
+            vitals.wait(lambda: log.read_text().count('"reloaded"') >= 2, 10, "another reload")
+            started.terminate()
+            assert started.wait(20) == 0
+    finally:
+        if started.poll() is None:
+            started.kill()
+            started.wait()
+    assert not process.REPORT.search(log.read_text())

@@ -150,6 +150,58 @@ static void test_exposed_token_files(void **state)
     unlink(path);
 }
 
+static void write_token(const char *path, const char *token)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(token, file);
+    fclose(file);
+}
+
+static void expect_tokens(const char *hop, const char *place, const char *own)
+{
+    assert_string_equal(config.hops[0].identity.token, hop);
+    assert_string_equal(config.hops[0].places[0].identity.token, place);
+    assert_string_equal(config.hops[1].identity.token, own);
+}
+
+/* All of them, or none. */
+static void test_token_files_are_read_again(void **state)
+{
+    char text[512], first[] = "/tmp/client_config_test.XXXXXX", second[] = "/tmp/client_config_test.XXXXXX";
+    close(mkstemp(first));
+    close(mkstemp(second));
+    write_token(first, "one");
+    write_token(second, "two\n");
+    snprintf(text, sizeof(text),
+             "chain:\n  - urls: [{url: https://a, token-file: %s}]\n    token-file: %s\n"
+             "  - {url: https://b, token: own}",
+             second, first);
+    assert_int_equal(load(text, false), 0);
+    expect_tokens("one", "two", "own");
+    write_token(first, "three");
+    write_token(second, "four\r\nno token\n");
+    expect_tokens("one", "two", "own");
+    assert_int_equal(relay_client_config_reload_tokens(&config), 0);
+    expect_tokens("three", "four", "own");
+    write_token(first, "five");
+    write_token(second, "");
+    assert_int_equal(relay_client_config_reload_tokens(&config), RELAY_ERR_INVALID);
+    snprintf(text, sizeof(text), "%s: expected a token of 1 to 1024 characters", second);
+    assert_string_equal(config.error, text);
+    expect_tokens("three", "four", "own");
+    unlink(second);
+    assert_int_equal(mkfifo(second, 0600), 0); /* nobody is waited for */
+    assert_int_equal(relay_client_config_reload_tokens(&config), RELAY_ERR_INVALID);
+    unlink(second);
+    assert_int_equal(relay_client_config_reload_tokens(&config), RELAY_ERR_INVALID);
+    snprintf(text, sizeof(text), "%s: expected a readable file with the token in it", second);
+    assert_string_equal(config.error, text);
+    expect_tokens("three", "four", "own");
+    unlink(first);
+    relay_client_config_dispose(&config);
+}
+
 /* Whichever stands first. What an ingress has of its own is another matter: it comes in the place of its hop's. */
 static void test_ca_and_pin(void **state)
 {
@@ -356,11 +408,17 @@ static void test_example_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_complete_file),       cmocka_unit_test(test_ingresses_of_several_operators),
-        cmocka_unit_test(test_exposed_token_files), cmocka_unit_test(test_ca_and_pin),
-        cmocka_unit_test(test_bad_files),           cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_bad_flags),           cmocka_unit_test(test_check),
-        cmocka_unit_test(test_deep_file),           cmocka_unit_test(test_fronts_on_one_address),
+        cmocka_unit_test(test_complete_file),
+        cmocka_unit_test(test_ingresses_of_several_operators),
+        cmocka_unit_test(test_exposed_token_files),
+        cmocka_unit_test(test_token_files_are_read_again),
+        cmocka_unit_test(test_ca_and_pin),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_bad_flags),
+        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_deep_file),
+        cmocka_unit_test(test_fronts_on_one_address),
         cmocka_unit_test(test_example_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
