@@ -57,7 +57,8 @@ struct relay_opening {
     struct relay_failure failure;
     struct relay_host host;
     uint16_t port;
-    unsigned tokenless; /* relay_hop_tokenless of the hop that was asked */
+    const char *asked;  /* who was, as the configuration names it; NULL: nobody yet */
+    unsigned tokenless; /* relay_hop_tokenless of that hop */
     bool is_udp;
     bool asks_again;  /* the task is to: the last hop shuts down, its successor may be there */
     bool asked_again; /* once is enough */

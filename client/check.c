@@ -86,6 +86,7 @@ static int connect_place(struct check *check, unsigned number, size_t place)
     const struct relay_hop_config *config = &check->config->hops[number - 1];
     uint64_t start = relay_loop_now(check->environment->loop);
     struct hop *hop = &check->hops[number - 1];
+    bool is_tokenless = number > 1 && relay_hop_tokenless(check->hops[number - 2].hop) != 0;
     struct relay_hop_params params = {
         .environment = check->environment,
         .config = config,
@@ -108,7 +109,10 @@ static int connect_place(struct check *check, unsigned number, size_t place)
     }
     fprintf(check->out, "hop %u  %-28s ok, HTTP/%d, TLS and certificate good, %llu ms%s%s\n", number,
             config->places[place].authority, relay_hop_session(hop->hop)->version >> 8, since(check, start),
-            number > 1 ? ", token accepted by " : "", number > 1 ? relay_hop_authority(params.carrier) : "");
+            number == 1    ? ""
+            : is_tokenless ? ", no token asked for by "
+                           : ", token accepted by ",
+            number == 1 ? "" : relay_hop_authority(params.carrier));
     return 0;
 }
 
@@ -141,7 +145,9 @@ static void judge(struct check *check, int error, const char *why, bool is_answe
                  is_policy && check->target == NULL ? "; name a target that it allows with --target" : "");
     else
         snprintf(check->verdict, sizeof(check->verdict), "ok, %s",
-                 check->target == NULL ? "token accepted" : "connected");
+                 check->target != NULL   ? "connected"
+                 : check->tokenless != 0 ? "no token asked for"
+                                         : "token accepted");
 }
 
 static void on_response(void *user, const struct relay_response *response)

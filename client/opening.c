@@ -128,6 +128,17 @@ static void fail(struct relay_opening *opening, const struct relay_failure *fail
     relay_task_queue(opening->chain->loop, &opening->task);
 }
 
+/* Who is to blame: of several relays of the last hop the one that was asked, or is connected. */
+static const char *authority_of(const struct relay_opening *opening)
+{
+    unsigned last = (unsigned)opening->chain->config->num_hops;
+    const struct relay_link *link = &opening->chain->links[last - 1];
+    if (opening->asked != NULL)
+        return opening->asked;
+    return link->hop != NULL ? relay_hop_authority(link->hop)
+                             : opening->chain->config->hops[last - 1].places[0].authority;
+}
+
 static void on_deadline(struct relay_timer *timer)
 {
     struct relay_opening *opening = OPENING_OF(deadline, timer);
@@ -138,7 +149,7 @@ static void on_deadline(struct relay_timer *timer)
     if (opening->tunnel != NULL || is_connected || failure.error == RELAY_OK)
         relay_failure_set(&failure,
                           opening->tunnel == NULL && is_connected ? RELAY_ERR_LIMIT : RELAY_ERR_TIMEOUT, last,
-                          chain->config->hops[last - 1].places[0].authority, "%s",
+                          authority_of(opening), "%s",
                           opening->tunnel != NULL ? "no answer in time"
                           : is_connected          ? "it takes no more tunnels on this connection"
                                                   : "not connected in time");
@@ -169,7 +180,7 @@ static void on_response(void *user, const struct relay_response *response)
     char why[160];
     unsigned last = (unsigned)chain->config->num_hops;
     relay_refusal_read(&refusal, response);
-    relay_failure_set(&failure, refusal.error, last, chain->config->hops[last - 1].places[0].authority, "%s",
+    relay_failure_set(&failure, refusal.error, last, authority_of(opening), "%s",
                       relay_refusal_print(&refusal, opening->tokenless, why, sizeof(why)));
     fail(opening, &failure);
     opening->asks_again = refusal.error == RELAY_ERR_SHUTDOWN && !opening->asked_again;
@@ -181,8 +192,7 @@ static void on_close(void *user, int error)
     struct relay_chain *chain = opening->chain;
     unsigned last = (unsigned)chain->config->num_hops;
     struct relay_failure failure;
-    relay_failure_set(&failure, error != RELAY_OK ? error : RELAY_ERR_CLOSED, last,
-                      chain->config->hops[last - 1].places[0].authority,
+    relay_failure_set(&failure, error != RELAY_OK ? error : RELAY_ERR_CLOSED, last, authority_of(opening),
                       "the request ended without an answer: %s",
                       relay_error_text(error != RELAY_OK ? error : RELAY_ERR_CLOSED));
     bool is_told = relay_task_is_queued(&opening->task); /* refused by a head, whose failure is known */
@@ -207,6 +217,7 @@ static bool send_request(struct relay_chain *chain, struct relay_opening *openin
         return false;
     leave_line(chain, opening);
     opening->tunnel = tunnel;
+    opening->asked = relay_hop_authority(last);
     opening->tokenless = relay_hop_tokenless(last);
     list_open(chain, opening);
     return true;
@@ -246,6 +257,7 @@ void relay_chain_open(struct relay_chain *chain, struct relay_opening *opening, 
                                     .text = "too many connections wait for the chain"};
     opening->chain = chain;
     opening->tunnel = NULL;
+    opening->asked = NULL;
     opening->is_udp = is_udp;
     opening->asks_again = opening->asked_again = false;
     opening->host = *host;

@@ -11,7 +11,7 @@ import termios
 import pytest
 import yaml
 
-from harness import configs, pki, ports, process, socks, vitals
+from harness import configs, http1, pki, ports, process, socks, vitals
 
 
 def test_an_exposed_token_is_warned_of(client, tmp_path):
@@ -163,3 +163,31 @@ def test_hangup_ends_who_was_started_at_a_terminal(tmp_path, terminal, ends):
             started.kill()
             started.wait()
     assert not process.REPORT.search(log.read_text())
+
+
+def test_check_of_relays_without_auth(relay, certificates, tmp_path):
+    """No token was accepted where none was sent."""
+    front, back, public = configs.Ports(), configs.Ports(), {"auth": "off"}
+    relays = [configs.egress(certificates, tmp_path, back), configs.ingress(certificates, tmp_path, front, [f"127.0.0.1:{back.tls}"])]
+    for config in relays:
+        del config["auth.tokens"]
+        relay(config | public)
+    hops = [f"https://127.0.0.1:{at.tls},ca={certificates.ca}" for at in (front, back)]
+    done = subprocess.run([process.BUILD / "twohop-client", "check", "--hop", hops[0], "--hop", hops[1]],
+                          env=process.environment(), capture_output=True, text=True, timeout=40)
+    assert done.returncode == 0 and "accepted" not in done.stdout, done
+    assert f"no token asked for by 127.0.0.1:{front.tls}\n" in done.stdout, done.stdout
+    assert done.stdout.count(" ok, no token asked for, ") == 2, done.stdout
+
+
+def test_the_relay_that_refused_is_named(relay, client, certificates, tmp_path):
+    """Of several relays of the last hop, not the first of the list."""
+    at, front = configs.Ports(), ports.free_port()
+    relay(configs.egress(certificates, tmp_path, at))
+    urls = [f"https://127.0.0.1:{ports.free_port()}", f"https://127.0.0.1:{at.tls}"]
+    client({"chain": [{"urls": urls, "token": configs.TOKEN, "ca": str(certificates.ca)}], "http-proxy": f"127.0.0.1:{front}"})
+    with http1.Connection(front, timeout=20) as connection:
+        status, fields = connection.connect("10.0.0.1:80")
+        assert status in (403, 502)
+        text = connection.read(int(fields["content-length"])).decode()
+    assert f"127.0.0.1:{at.tls}" in text and urls[0][8:] not in text, text
