@@ -38,6 +38,15 @@ static struct relay_http3_chunk *chunk_new(size_t len)
     return chunk;
 }
 
+static void free_chain(struct relay_http3_chunk *chunk)
+{
+    while (chunk != NULL) {
+        struct relay_http3_chunk *next = chunk->next;
+        free(chunk);
+        chunk = next;
+    }
+}
+
 /* New chunks for `len` bytes, or NULL; all or nothing, so that a failure leaves the buffer as it was. */
 static struct relay_http3_chunk *chain_new(size_t len)
 {
@@ -45,10 +54,7 @@ static struct relay_http3_chunk *chain_new(size_t len)
     while (len > 0) {
         struct relay_http3_chunk *chunk = chunk_new(len);
         if (chunk == NULL) {
-            while ((chunk = first) != NULL) {
-                first = chunk->next;
-                free(chunk);
-            }
+            free_chain(first);
             return NULL;
         }
         len -= len < chunk->size ? len : chunk->size;
@@ -163,14 +169,36 @@ void relay_http3_buffer_acked(struct relay_http3_buffer *buffer, const struct re
     measure(buffer, limits, now, rtt);
 }
 
-void relay_http3_buffer_dispose(struct relay_http3_buffer *buffer)
+static void give_back(struct relay_http3_buffer *buffer)
 {
-    struct relay_http3_chunk *chunk;
-    while ((chunk = buffer->first) != NULL) {
-        buffer->first = chunk->next;
-        free(chunk);
-    }
     if (buffer->budget != NULL)
         buffer->budget->used -= buffer->charged;
+    buffer->charged = buffer->limit = 0;
+}
+
+void relay_http3_buffer_give_up(struct relay_http3_buffer *buffer)
+{
+    struct relay_http3_chunk **end = &buffer->first;
+    buffer->last = NULL;
+    while (*end != NULL && (*end != buffer->unread || buffer->unread_at > 0)) {
+        buffer->last = *end;
+        if (*end == buffer->unread) {
+            buffer->last->len = buffer->unread_at;
+            buffer->unread = buffer->last->next;
+            buffer->unread_at = 0;
+        }
+        end = &buffer->last->next;
+    }
+    free_chain(*end);
+    *end = buffer->unread = NULL;
+    buffer->held -= buffer->num_unread;
+    buffer->num_unread = 0;
+    give_back(buffer);
+}
+
+void relay_http3_buffer_dispose(struct relay_http3_buffer *buffer)
+{
+    free_chain(buffer->first);
+    give_back(buffer);
     memset(buffer, 0, sizeof(*buffer));
 }

@@ -129,6 +129,9 @@ size_t relay_http3_buffer_read(struct relay_http3_buffer *buffer, nghttp3_vec *p
                                size_t max);
 void relay_http3_buffer_acked(struct relay_http3_buffer *buffer, const struct relay_limits *limits,
                               uint64_t len, uint64_t now, uint64_t rtt);
+/* Nothing more is sent: what was not read goes now, and the budget is given back. What was read stays until the stream
+ * has ended, which is the peer's to say. */
+void relay_http3_buffer_give_up(struct relay_http3_buffer *buffer);
 void relay_http3_buffer_dispose(struct relay_http3_buffer *buffer);
 
 /* ---- one request stream ---- */
@@ -207,7 +210,8 @@ struct relay_http3 {
     uint64_t max_streams; /* at once */
     uint64_t close_code;  /* of the close that is due */
     int close_error, final_error;
-    /* Streams that keep no connection: their answer is no tunnel, or they were reset. All that is left is the peer's. */
+    /* Streams that keep no connection: their answer is no tunnel, or they were reset. All that is left is the peer's: of
+     * a client's relay that leaves too much of it, the connection is closed. */
     size_t num_over;
     uint64_t message_at;           /* server: when the first deadline of a message may be; 0: none */
     uint64_t drain_at, idle_since; /* idle_since: the last end of a stream or progress of an answer */

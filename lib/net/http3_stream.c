@@ -152,12 +152,15 @@ static void end_use(struct relay_http3_stream *stream)
 
 void relay_http3_stream_fail(struct relay_http3_stream *stream, uint64_t code, int error)
 {
+    struct relay_http3 *session = relay_http3_of(stream);
     if (!stream->is_failed && !stream->is_quic_closed) {
         stream->is_failed = true;
         stream->reset_code = code;
         end_use(stream);
         relay_http3_link_remove(&stream->heading);
         relay_http3_stream_due(stream, RELAY_HTTP3_DUE_RESET);
+        if (!session->base.is_server && session->num_over > session->max_streams)
+            relay_http3_close(session, NGHTTP3_H3_EXCESSIVE_LOAD, RELAY_ERR_EXCESSIVE_LOAD);
     }
     relay_tunnel_closed(&stream->tunnel, error);
 }
@@ -533,6 +536,8 @@ static void reset(struct relay_http3_stream *stream)
     struct relay_http3 *session = relay_http3_of(stream);
     relay_quic_conn_reset_stream(session->quic, stream->id, stream->reset_code);
     nghttp3_conn_shutdown_stream_write(session->h3, stream->id);
+    relay_http3_buffer_give_up(&stream->buffer);
+    relay_window_dispose(&stream->window); /* what still comes is not kept */
     stop_reading(stream);
     relay_quic_conn_mark_dirty(session->quic);
 }
