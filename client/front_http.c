@@ -123,7 +123,8 @@ static void start_request(struct relay_front_connection *connection, const struc
     if (head->request.kind == RELAY_KIND_BYTES) {
         relay_http_forward_dispose(&http_of(connection)->forward);
         start_connect(connection, head);
-    } else if (head->request.is_absolute && relay_slice_is(head->request.scheme, "http")) {
+    } else if (head->request.kind == RELAY_KIND_MESSAGE && head->request.is_absolute &&
+               relay_slice_is(head->request.scheme, "http")) {
         start_forward(connection, head);
     } else {
         refuse(connection, "400 Bad Request", carried);

@@ -121,6 +121,9 @@ static void http_failures(void)
         {"GET https://a/ HTTP/1.1\r\nHost: x\r\n\r\n", "400", "this is a proxy"},
         {"GET ftp://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "400", "CONNECT and http:// URLs only"},
         {"GET http://a/b HTTP/1.1\r\nHost\r\n\r\n", "400", "the request is malformed"},
+        {"GET http://nowhere.example/ HTTP/1.1\r\nHost: x\r\nUpgrade: connect-udp\r\nConnection: "
+         "upgrade\r\n\r\n",
+         "400", "CONNECT and http:// URLs only"},
         {"CONNECT target.example HTTP/1.1\r\nHost: x\r\n\r\n", "400", ""},
         {"\x16\x03\x01\r\n\r\n", "400", ""},
     };
