@@ -12,7 +12,8 @@
 #include "lib/net/quic_conn.h"
 #include "lib/wire/error.h"
 
-enum fake_event_kind { DATA, RESET, STOP, ACK, CREDIT, DATAGRAM, STREAMS, CLOSE };
+/* ACK_ALL: of all that was sent on the stream; for a test that is the peer itself. */
+enum fake_event_kind { DATA, RESET, STOP, ACK, ACK_ALL, CREDIT, DATAGRAM, STREAMS, CLOSE };
 
 struct fake_event {
     struct fake_event *next;
@@ -27,6 +28,7 @@ struct fake_event {
 struct fake_stream {
     int64_t id;
     uint64_t credit, received, consumed; /* credit: bytes we may still send */
+    uint64_t unacked;                    /* sent */
     bool fin_sent, send_done, receive_done, closed;
 };
 
@@ -139,9 +141,14 @@ static void fake_on_event(struct relay_quic_conn *conn, struct fake_event *event
         fake_stop_sending(conn, id, event->value);
         fake_check_closed(conn, id);
         break;
+    case ACK_ALL:
+        event->value = fake_stream(conn, id)->unacked;
+        event->fin = fake_stream(conn, id)->fin_sent;
+        /* fall through */
     case ACK:
         if (fake_stream(conn, id)->closed)
             break;
+        fake_stream(conn, id)->unacked -= event->value;
         if (event->value > 0)
             conn->cb->on_stream_acked(conn->user, id, event->value);
         if (event->fin)
@@ -226,6 +233,7 @@ static bool fake_flush_one(struct relay_quic_conn *conn)
     }
     bool ends = fin && take == total;
     fake_post(conn->peer, DATA, id, 0, ends, packet, take);
+    stream->unacked += take;
     stream->fin_sent |= ends;
     conn->cb->on_pulled(conn->user, id, take);
     return true;
