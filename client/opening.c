@@ -223,12 +223,32 @@ static bool send_request(struct relay_chain *chain, struct relay_opening *openin
     return true;
 }
 
+/* A UDP tunnel that the last hop will never take: those behind it do not wait for that. */
+static bool is_not_offered(const struct relay_chain *chain, const struct relay_opening *opening)
+{
+    const struct relay_session *session = relay_hop_session(chain->links[chain->config->num_hops - 1].hop);
+    return opening->is_udp && session != NULL && session->has_no_capsules;
+}
+
+static void refuse_udp(struct relay_chain *chain, struct relay_opening *opening)
+{
+    struct relay_failure failure;
+    unsigned last = (unsigned)chain->config->num_hops;
+    relay_failure_set(&failure, RELAY_ERR_UNSUPPORTED, last,
+                      chain->config->hops[last - 1].places[0].authority, "it carries no UDP over HTTP/2");
+    fail(opening, &failure);
+}
+
 void relay_chain_serve(struct relay_chain *chain)
 {
     struct relay_opening *next;
     for (struct relay_opening *opening = chain->waiting; opening != NULL; opening = next) {
         next = opening->next;
-        if (!relay_task_is_queued(&opening->task) && !send_request(chain, opening))
+        if (relay_task_is_queued(&opening->task))
+            continue;
+        if (is_not_offered(chain, opening))
+            refuse_udp(chain, opening);
+        else if (!send_request(chain, opening))
             break;
     }
 }

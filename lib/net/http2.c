@@ -24,8 +24,7 @@ static bool may_open(const struct http2_session *session, const struct relay_req
         !nghttp2_session_check_request_allowed(session->nghttp))
         return false;
     return request->kind != RELAY_KIND_CAPSULES ||
-           nghttp2_session_get_remote_settings(session->nghttp, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) ==
-               1;
+           (session->is_settings_in && !session->super.has_no_capsules);
 }
 
 static struct relay_tunnel *on_open(struct relay_session *super, const struct relay_request *request,

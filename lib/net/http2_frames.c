@@ -139,6 +139,8 @@ static void on_settings_recv(struct http2_session *session, const nghttp2_frame 
 {
     if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
         session->is_settings_in = true;
+        session->super.has_no_capsules = nghttp2_session_get_remote_settings(
+                                             session->nghttp, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 1;
     } else if (session->settings_at != 0) {
         uint64_t rtt = relay_loop_now(session->super.loop) - session->settings_at;
         session->rtt = rtt > RTT_MIN ? rtt : RTT_MIN;

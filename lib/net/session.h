@@ -41,6 +41,7 @@ struct relay_session {
     enum relay_http_version version;
     bool is_server, is_clear; /* is_clear: no TLS below, scheme "http" */
     bool is_authenticated;    /* a good token has come on it (relay_session_authenticated) */
+    bool has_no_capsules;     /* client, HTTP/2: by its SETTINGS the peer takes no extended CONNECT */
     /* HTTP/2 and 3: the error code by which the peer closes the connection (RFC 9113 section 7, RFC 9114 section 8.1);
      * 0: none came, or it ends in order. Known from on_goaway or on_close on. */
     uint64_t peer_code;
