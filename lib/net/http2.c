@@ -52,6 +52,7 @@ static struct relay_tunnel *on_open(struct relay_session *super, const struct re
     stream->is_fin_out = request->ends;
     relay_tunnel_attach(&stream->tunnel, cb, user);
     relay_http2_session_flush_later(session);
+    relay_http2_session_arm(session); /* from now on it is watched */
     return &stream->tunnel;
 }
 
@@ -142,7 +143,7 @@ static struct http2_session *session_new(struct relay_stream *stream, const stru
     session->transport = stream;
     session->budget = budget;
     session->rtt = RTT_ASSUMED;
-    session->active_at = relay_loop_now(stream->loop);
+    session->active_at = session->heard_at = relay_loop_now(stream->loop);
     relay_http2_session_init_tasks(session, level);
     relay_http2_guard_init(&session->guard, is_server);
     session->partial_at = is_server ? session->active_at : 0;

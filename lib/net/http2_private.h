@@ -156,6 +156,8 @@ struct http2_session {
     size_t kept_at, kept_len;
     uint64_t active_at;   /* last head or end, or DATA that we sent; a client: or received */
     uint64_t message_at;  /* server: when the first deadline of a message may be; 0: none */
+    uint64_t heard_at;    /* client: when bytes came */
+    uint64_t pinged_at;   /* client: when it was asked for a sign of life; 0: it was not */
     uint64_t partial_at;  /* when the incomplete frame or head block was first seen; 0: none */
     uint64_t settings_at; /* when our unacknowledged SETTINGS went; 0: none */
     uint64_t blocked_at;  /* when the transport wanted no more; 0: it does */

@@ -405,6 +405,27 @@ static void an_idle_connection_closes_and_a_quiet_tunnel_does_not(void **state)
     peers_free(peers);
 }
 
+/* A relay that has vanished, or is stopped: its kernel may take our bytes for ever. */
+static void a_relay_that_says_nothing_any_more(void **state)
+{
+    struct peers *peers = peers_new();
+    peers->limits.idle_timeout = 200 * RELAY_MS;
+    peers_start_server(peers, NULL, 0);
+    peers_start_client(peers);
+    turns(peers, 10);
+    struct seen *tunnel = open_connect(peers, "echo:7");
+    wait_gone(peers, &peers->client, 1000);
+    assert_non_null(peers->client); /* it answers */
+    pipe_pause(&peers->server_end.super);
+    wait_gone(peers, &peers->client, 2000);
+    assert_null(peers->client);
+    assert_int_equal(peers->client_error, RELAY_ERR_IDLE);
+    assert_int_equal(tunnel->closes, 1);
+    pipe_resume(&peers->server_end.super);
+    turns(peers, 10);
+    peers_free(peers);
+}
+
 /* Neither its own bytes nor other requests keep it. */
 static void a_message_that_does_not_end(void **state)
 {
@@ -447,6 +468,7 @@ int main(void)
         cmocka_unit_test(close_and_death),
         cmocka_unit_test(an_idle_connection_closes_and_a_quiet_tunnel_does_not),
         cmocka_unit_test(a_message_that_does_not_end),
+        cmocka_unit_test(a_relay_that_says_nothing_any_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
