@@ -192,10 +192,20 @@ static void begin_request(struct relay_http1 *h, const struct relay_http1_head *
         end_of_request(h);
 }
 
+/* Whether the next request waits until the peer has read answers: it must not have us keep what it does not read (T76). */
+static bool must_wait(struct relay_http1 *h)
+{
+    const bool is_full = relay_stream_room(h->stream) == 0; /* then on_writable comes */
+    if (is_full && !h->is_waiting)
+        relay_timer_set_after(h->super.loop, &h->timer, h->super.limits->idle_timeout);
+    h->is_waiting = is_full;
+    return is_full;
+}
+
 /* True when a request has begun. */
 static bool parse_head(struct relay_http1 *h)
 {
-    if (h->in.len == 0)
+    if (h->in.len == 0 || must_wait(h))
         return false;
     struct relay_http1_head head; /* not in the session: an idle one is to be small */
     int error = relay_http1_head_parse(&head, (char *)relay_buffer_bytes(&h->in), h->in.len,
@@ -295,7 +305,8 @@ static void advance(struct relay_http1 *h)
             return;
         }
     }
-    if (h->state != RELAY_HTTP1_AT_END && (h->in.len == 0 || h->state == RELAY_HTTP1_AT_HEAD))
+    if (h->state != RELAY_HTTP1_AT_END && !h->is_waiting &&
+        (h->in.len == 0 || h->state == RELAY_HTTP1_AT_HEAD))
         take_fin(h);
     relay_http1_update_reading(h);
 }
@@ -327,6 +338,12 @@ static void on_fin(void *user)
 static void on_writable(void *user)
 {
     struct relay_http1 *h = user;
+    if (h->is_waiting) {
+        h->is_waiting = false;
+        relay_http1_await_request(h);
+        advance(h);
+        return;
+    }
     if (h->responded && h->has_tunnel && h->state != RELAY_HTTP1_AT_TUNNEL)
         relay_timer_set_after(h->super.loop, &h->timer, h->super.limits->idle_timeout);
     if (h->has_tunnel)
@@ -395,13 +412,13 @@ static void on_task(struct relay_task *task)
     }
 }
 
-/* Nothing came, a head came too slowly, or a body stands still (T02). */
+/* Nothing came, a head came too slowly, a body stands still (T02), or answers are not read. */
 static void on_timer(struct relay_timer *timer)
 {
     struct relay_http1 *h = (struct relay_http1 *)((char *)timer - offsetof(struct relay_http1, timer));
     if (h->state == RELAY_HTTP1_AT_HEAD && h->in.len == 0)
         relay_http1_end(h, RELAY_OK);
-    else if (h->responded && h->has_tunnel)
+    else if (h->is_waiting || (h->responded && h->has_tunnel))
         relay_http1_reset(h, RELAY_ERR_IDLE);
     else
         refuse(h, 408, RELAY_ERR_IDLE);

@@ -43,6 +43,7 @@ struct relay_http1 {
     bool out_done; /* the response, or the tunnel's way out, has ended */
     bool fin_seen; /* the peer's */
     bool user_paused, is_shutdown;
+    bool is_waiting;    /* with the next request in `in`, for the peer to read answers */
     bool is_challenged; /* a CONNECT was refused, and the connection is open for its repetition */
 };
 

@@ -74,10 +74,8 @@ static const struct relay_session_user session_user = {.on_request = on_request,
 static const struct relay_stream_user no_user;
 static struct relay_limits limits;
 
-static void begin(const char *text)
+static void begin_on(const int fds[2], const char *text)
 {
-    int fds[2];
-    make_pair(fds);
     memset(&t, 0, sizeof(t));
     t.fd = fds[0];
     limits = RELAY_LIMITS_DEFAULT;
@@ -86,6 +84,13 @@ static void begin(const char *text)
     t.session = relay_http1_server(stream, &limits, &session_user, NULL, NULL, 0);
     assert_non_null(t.session);
     assert_int_equal(send(t.fd, text, strlen(text), 0), strlen(text));
+}
+
+static void begin(const char *text)
+{
+    int fds[2];
+    make_pair(fds);
+    begin_on(fds, text);
 }
 
 static char wire[65536];
@@ -134,6 +139,63 @@ static void pipelined_requests_are_answered_in_order(void **state)
         p += strlen(one) + (i == 3 ? 0 : 2);
     }
     assert_string_equal(p, "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+    end();
+}
+
+/* Sends requests until the session takes no more, or `most` of them; how many. The last one may be cut. */
+static unsigned send_many(unsigned most)
+{
+    static const char one[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    static char text[1000 * (sizeof(one) - 1)];
+    const size_t len = sizeof(one) - 1;
+    size_t sent = 0;
+    for (size_t i = 0; i < 1000; i++)
+        memcpy(text + i * len, one, len);
+    for (unsigned idle = 0; sent < most * len && idle < 1000; uv_run(&loop.uv, UV_RUN_NOWAIT)) {
+        ssize_t n = send(t.fd, text + sent % len, sizeof(text) - sent % len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        idle = n < 0 ? idle + 1 : 0;
+        sent += n > 0 ? (size_t)n : 0;
+    }
+    return (unsigned)(sent / len);
+}
+
+/* A session behind a connection that holds little. */
+static void begin_small(void)
+{
+    const int size = 64 << 10;
+    int fds[2];
+    make_pair(fds);
+    for (int i = 0; i < 2; i++) {
+        setsockopt(fds[i], SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+        setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    }
+    begin_on(fds, "");
+    t.answers = true;
+}
+
+/* Of answers that nobody reads no more is kept than fills the connection. */
+static void requests_wait_for_a_reader(void **state)
+{
+    static const char one[] = "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 2\r\n\r\nok";
+    const unsigned most = (1 << 20) / (sizeof(one) - 1);
+    begin_small();
+    const unsigned count = send_many(most);
+    const size_t all = count * (sizeof(one) - 1);
+    ssize_t n;
+    for (size_t len = 0; len < all; len += (size_t)n)
+        run_until((n = recv(t.fd, wire, sizeof(wire), MSG_DONTWAIT)) > 0);
+    const unsigned num_answered = t.num_requests;
+    end();
+    assert_int_equal(num_answered, count);
+    assert_true(count < most);
+}
+
+static void a_peer_that_reads_no_answers_is_reset(void **state)
+{
+    begin_small();
+    limits.idle_timeout = limits.head_timeout = RELAY_SECOND / 10;
+    send_many(1 << 20);
+    run_until(t.session_closed);
     end();
 }
 
@@ -279,6 +341,8 @@ static void malformed_heads_and_slow_ones_are_closed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(requests_wait_for_a_reader, set_up_loop, tear_down_loop),
+        cmocka_unit_test_setup_teardown(a_peer_that_reads_no_answers_is_reset, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(pipelined_requests_are_answered_in_order, set_up_loop,
                                         tear_down_loop),
         cmocka_unit_test_setup_teardown(a_connect_carries_bytes_and_half_closes, set_up_loop, tear_down_loop),
