@@ -55,13 +55,29 @@ static int check_served(yoml_t *value, const char *name)
     return refuse(value, name, is_folder ? "a folder that is there" : "a file that is there");
 }
 
-/* One key of a mapping. A reload does not look at files: hosts and paths stay as they are. */
+bool relay_config_would_block(const char *file)
+{
+    struct stat status;
+    return stat(file, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode));
+}
+
+/* A reload reads these in the thread of the signals and of admin.listen. */
+static int check_read(yoml_t *value, const char *name)
+{
+    static const char *const names[] = {"auth.tokens", "certificate-file", "key-file"};
+    for (size_t i = 0; value->type == YOML_TYPE_SCALAR && i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(name, names[i]) == 0 && relay_config_would_block(value->data.scalar))
+            return refuse(value, name, RELAY_CONFIG_NO_PIPE);
+    return 0;
+}
+
+/* One key of a mapping. A reload does not look at files that are served: hosts and paths stay as they are. */
 static int check_pair(yoml_t *key, yoml_t *value, enum relay_config_use use)
 {
     const char *name = key->type == YOML_TYPE_SCALAR ? key->data.scalar : "";
     if (in_place_of(name) != NULL)
         return refuse(key, name, in_place_of(name));
-    const int error = use != RELAY_CONFIG_RELOAD ? check_served(value, name) : 0;
+    const int error = use != RELAY_CONFIG_RELOAD ? check_served(value, name) : check_read(value, name);
     return error != 0 ? error : relay_config_check_tree(value, use);
 }
 

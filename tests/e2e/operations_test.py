@@ -248,6 +248,25 @@ def test_a_broken_configuration_changes_nothing(egress, tcp_echo):
         reload(relay)
 
 
+def test_a_reload_waits_for_no_pipe(egress, tmp_path, tcp_echo):
+    """Its thread is that of the signals and of admin.listen."""
+    relay, pipe = egress(), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with vitals.Bystander(relay.at.clear, tcp_echo):
+        for change in (lambda config: config.update({"auth.tokens": str(pipe)}),
+                       lambda config: config["listen"][0]["ssl"].update({"certificate-file": str(pipe)}),
+                       lambda config: config["listen"][0]["ssl"].update({"key-file": str(pipe)})):
+            rewrite(relay, change)
+            reload(relay, "failed")
+            assert "a pipe or a device would be waited for" in relay.events("reload_failed")[-1]["reason"]
+        relay.path.unlink()
+        os.mkfifo(relay.path)
+        reload(relay, "failed")
+        relay.path.unlink()
+        rewrite(relay, lambda config: None)
+        reload(relay)
+
+
 @contextlib.contextmanager
 def locked(path):
     """While it lasts the key has a passphrase."""
