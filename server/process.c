@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,12 +69,25 @@ static struct passwd *find_user(const char *user)
     return entry;
 }
 
-void relay_process_give(const char *user, int fd)
+/* In a folder of its own the user can make the path a link to anybody's file. */
+static bool is_without_links(const char *path, const struct stat *open_one)
+{
+    struct stat status;
+    return lstat(path, &status) == 0 && status.st_dev == open_one->st_dev &&
+           status.st_ino == open_one->st_ino && status.st_nlink == 1;
+}
+
+void relay_process_give(const char *user, const char *path, int fd)
 {
     const struct passwd *entry = find_user(user);
     struct stat status;
-    if (entry != NULL && geteuid() == 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
-        fchown(fd, entry->pw_uid, (gid_t)-1) != 0)
+    if (entry == NULL || geteuid() != 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) ||
+        status.st_uid == entry->pw_uid)
+        return;
+    if (!is_without_links(path, &status))
+        relay_log(RELAY_LOG_WARNING, "log_not_given", "s:s, s:s, s:s", "user", user, "file", path, "reason",
+                  "a link");
+    else if (fchown(fd, entry->pw_uid, (gid_t)-1) != 0)
         relay_log(RELAY_LOG_WARNING, "log_not_given", "s:s, s:s", "user", user, "reason", strerror(errno));
 }
 

@@ -14,9 +14,9 @@ int relay_process_write_pid(const char *path, int *fd, char *why, size_t size);
 /* At the end: removes it, or empties it where the user that we have become may not. */
 void relay_process_remove_pid(const char *path, int fd);
 
-/* Before relay_process_become: makes a log file the user's, who must be able to open it again. What is no regular
- * file stays as it is. */
-void relay_process_give(const char *user, int fd);
+/* Before relay_process_become: makes the log file, open at `path`, the user's, who must be able to open it again. What is no
+ * regular file stays as it is, and so does what a link leads to: that may be anybody's file. */
+void relay_process_give(const char *user, const char *path, int fd);
 
 /* Becomes the user (name or number) with its groups, for good: no new privileges, no core dumps. Nothing
  * happens when it is us already. */

@@ -267,7 +267,7 @@ static int open_admin(const struct relay_config *config, char *why, size_t size)
 /* The user must be able to open it again after a rotation. */
 static void give_log(const char *path, int fd)
 {
-    relay_process_give(server.config->user, fd);
+    relay_process_give(server.config->user, path, fd);
 }
 
 /* Everything that can fail, in the order in which an operator would look for the fault. */

@@ -463,6 +463,24 @@ def test_log_files_rotate_with_sighup(certificates, open_folder, user):
         assert {path.owner() for path in (access, error, *old)} == {user or "root"}
 
 
+def test_a_link_does_not_give_a_file_away(certificates, open_folder):
+    """The user may have put it where its log was."""
+    others, error = open_folder / "others", open_folder / "error.log"
+    others.touch()
+    shutil.chown(open_folder, "nobody")
+    error.symlink_to(others)
+    config = configs.egress(certificates, open_folder, configs.Ports(), user="nobody", **{"error-log": str(error)})
+    config["listen"] = config["listen"][2:]
+    with process.Group(process.Relay, open_folder) as group:
+        group.start(config)
+        assert others.owner() == "root" and '"log_not_given"' in others.read_text()
+        error.unlink()
+        os.link(others, error)
+    with process.Group(process.Relay, open_folder) as group:
+        group.start(config, "again")
+        assert others.owner() == "root"
+
+
 # ---- tokens ----
 
 def write_tokens(relay, *names):
