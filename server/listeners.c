@@ -352,15 +352,18 @@ static int bind_unix(const char *path)
     }
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN)) {
-        close(fd);
-        errno = EADDRINUSE; /* somebody lives and answers there */
+    if (fd < 0)
+        return -1;
+    const int error = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : errno;
+    if (error == ECONNREFUSED) {
+        unlink(path); /* of a process before */
+    } else if (error != ENOENT) {
+        close(fd); /* somebody lives there, be it with a socket of another type */
+        errno = error == EACCES || error == EPERM ? error : EADDRINUSE;
         return -1;
     }
-    unlink(path); /* of a process before */
     mode_t before = umask(0117);
-    if (fd >= 0 &&
-        (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, SOMAXCONN) != 0)) {
+    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, SOMAXCONN) != 0) {
         close(fd);
         fd = -1;
     }

@@ -1,4 +1,5 @@
 /* twohop: the relay, as ingress or as egress. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -96,7 +97,13 @@ static int make_token(const char *name)
                "    %s\n",
                name, token.secret, token.line);
     explicit_bzero(&token, sizeof(token));
-    return error == 0 ? EXIT_OK : error == RELAY_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED;
+    if (error != 0)
+        return error == RELAY_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED;
+    if (fflush(stdout) == 0)
+        return EXIT_OK;
+    fprintf(stderr, "twohop: the token could not be written: %s\n",
+            strerror(errno)); /* nobody has its secret */
+    return EXIT_FAILED;
 }
 
 static int complain(void)

@@ -359,6 +359,27 @@ def test_an_admin_socket_of_the_living_is_not_taken(egress, relay, certificates,
     relay(config)
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_socket_of_another_type_is_not_taken(certificates, tmp_path, kind):
+    path = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX, kind) as other:
+        other.bind(str(path))
+        if kind == socket.SOCK_SEQPACKET:
+            other.listen()
+        config = configs.egress(certificates, tmp_path, configs.Ports(), **{"admin.listen": str(path)})
+        status, said = start_another(tmp_path, config)
+        assert status == 1 and f"[admin.listen] {path}: Address already in use" in said, said
+        with socket.socket(socket.AF_UNIX, kind) as visitor:
+            visitor.connect(str(path))
+
+
+def test_a_token_that_is_not_written_is_a_failure():
+    with open("/dev/full", "w") as full:
+        made = subprocess.run([process.BUILD / "twohop", "token", "new", "carol"], env=process.environment(), stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=20)
+    assert made.returncode == 1 and "No space left on device" in made.stderr, made
+
+
 def test_an_admin_socket_goes_with_its_process(egress, tmp_path):
     """Unless its path has become another's meanwhile."""
     path = tmp_path / "admin.sock"
