@@ -1,12 +1,24 @@
 #include "client/front.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "lib/net/acceptor.h"
 #include "lib/net/log.h"
 #include "lib/wire/error.h"
+
+/* The first descriptor that is not for applications. */
+static int reserve_begins(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > INT_MAX)
+        return INT_MAX;
+    rlim_t kept = limit.rlim_cur / 4 < RELAY_FRONT_RESERVE ? limit.rlim_cur / 4 : RELAY_FRONT_RESERVE;
+    return (int)(limit.rlim_cur - kept);
+}
 
 static void on_accept(void *user, int fd, const struct sockaddr_storage *peer)
 {
@@ -45,6 +57,7 @@ int relay_front_listen(struct relay_front *front, struct relay_loop *loop, struc
         snprintf(text, size, "%s port %u: out of memory or descriptors", printed, port);
         return RELAY_ERR_NO_DESCRIPTORS;
     }
+    relay_acceptor_keep_below(front->acceptor, reserve_begins());
     if (!is_loopback(&parsed))
         relay_log(RELAY_LOG_WARNING, "front_not_on_loopback", "s:s, s:s", "address", printed, "advice",
                   "it asks for no password: everybody who reaches it uses your tokens");

@@ -5,6 +5,9 @@
 #include "client/chain.h"
 
 #define RELAY_FRONT_CONNECTIONS_MAX 4096
+/* Descriptors that applications leave to the hops, or a quarter of all when that is fewer: an ingress that has died or
+ * fallen silent is replaced by another while all tunnels live. */
+#define RELAY_FRONT_RESERVE 32
 
 struct relay_acceptor;
 
