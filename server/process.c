@@ -30,9 +30,10 @@ unsigned long relay_process_raise_descriptors(void)
 
 int relay_process_write_pid(const char *path, int *fd, char *why, size_t size)
 {
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    *fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (*fd < 0) {
-        snprintf(why, size, "%s: %s", path, strerror(errno));
+        /* The user may have made one where it can write, and root empties what it leads to. */
+        snprintf(why, size, "%s: %s", path, errno == ELOOP ? "expected no symbolic link" : strerror(errno));
         return RELAY_ERR_INVALID;
     }
     if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {

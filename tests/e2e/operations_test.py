@@ -458,6 +458,20 @@ def test_the_pid_file_is_locked(egress, tmp_path):
     assert not pid_file.exists()
 
 
+def test_a_pid_file_is_no_link(egress, tmp_path):
+    """It is emptied, by root."""
+    others, pid_file = tmp_path / "others", tmp_path / "relay.pid"
+    others.write_text("theirs")
+    relay = egress()
+    rewrite(relay, lambda config: config.update({"pid-file": str(pid_file)}))
+    pid_file.symlink_to(others)
+    relay.stop()
+    ended = subprocess.run([process.BUILD / "twohop", "-c", relay.path], env=process.environment(), capture_output=True, text=True,
+                           timeout=20)
+    assert ended.returncode == 1 and f"[pid-file] {pid_file}: expected no symbolic link" in ended.stderr, ended
+    assert others.read_text() == "theirs"
+
+
 class Lent:
     """An egress that becomes nobody, in a folder that nobody may enter: key and tokens are root's and lent to its group."""
 
