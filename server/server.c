@@ -45,6 +45,7 @@ struct server {
     struct relay_memory memory;
     struct relay_observation observation;
     uv_signal_t terminate, interrupt, hangup;
+    struct relay_task reload_task;
     struct relay_timer end_timer; /* runs from the second SIGTERM on */
     uv_thread_t joiner;
     int pid_fd, log_fd; /* -1: none. log_fd: of error-log */
@@ -145,7 +146,7 @@ static void count_failed_reload(const char *why)
     relay_log(RELAY_LOG_ERROR, "reload_failed", "s:s", "reason", why);
 }
 
-static void on_hangup(uv_signal_t *handle, int number)
+static void reload(struct relay_task *task)
 {
     /* First: what follows is logged, and a broken file must not keep a log from rotating. */
     each_log(reopen_log);
@@ -176,8 +177,15 @@ static void on_hangup(uv_signal_t *handle, int number)
     warn_without_tokens();
 }
 
+/* Signals queue up: many of these are one reload, and a SIGTERM behind them does not wait for it. */
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    relay_task_queue(&server.loop, &server.reload_task);
+}
+
 static void watch_signals(void)
 {
+    relay_task_init(&server.reload_task, RELAY_LEVEL_EVENT, reload);
     relay_timer_init(&server.end_timer, on_end_timer);
     uv_signal_init(&server.loop.uv, &server.terminate);
     uv_signal_init(&server.loop.uv, &server.interrupt);

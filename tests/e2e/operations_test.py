@@ -390,6 +390,18 @@ def test_a_hundred_reloads_under_load(egress, certificates, tcp_echo):
 
 # ---- SIGTERM (T79) ----
 
+def test_a_storm_of_sighup_is_a_few_reloads(egress):
+    """What comes behind it does not wait for as many as there were signals."""
+    relay = egress()
+    tokens(relay, *((f"user{i}", f"secret-number-{i}") for i in range(100_000)))
+    for _ in range(200):
+        relay.signal(signal.SIGHUP)
+        time.sleep(0.005)
+    relay.signal(signal.SIGTERM)
+    relay.wait_end(20)
+    assert 1 <= len(relay.events("reloaded")) < 100
+
+
 def test_sigterm_tells_http2_and_http3(egress, certificates, tcp_echo):
     relay = egress(**{"limits.drain-seconds": 20})
 
