@@ -56,6 +56,19 @@ void relay_snapshot_unref(struct relay_snapshot *snapshot)
         dispose(snapshot);
 }
 
+struct relay_snapshot *relay_snapshot_adopt(struct relay_snapshot *snapshot)
+{
+    __atomic_fetch_add(&snapshot->adoptions, 1, __ATOMIC_RELAXED);
+    return relay_snapshot_ref(snapshot);
+}
+
+void relay_snapshot_retire(struct relay_snapshot *snapshot)
+{
+    if (__atomic_sub_fetch(&snapshot->adoptions, 1, __ATOMIC_ACQ_REL) == 0)
+        relay_token_file_dispose(&snapshot->tokens);
+    relay_snapshot_unref(snapshot);
+}
+
 /* ---- own listeners ---- */
 
 struct own_listener {

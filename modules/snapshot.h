@@ -33,12 +33,13 @@ struct relay_relay_target {
 
 struct relay_snapshot {
     unsigned references; /* atomic */
+    unsigned adoptions;  /* atomic; of them, those of relay_snapshot_adopt() */
     enum relay_role role;
     char *proxy_name; /* in Proxy-Status, default "twohop-ingress" / "twohop-egress" */
 
     bool auth_off;
-    struct relay_token_file tokens;
-    struct relay_prefix_set peers; /* prefixes of the ingresses: per-address limits do not count there */
+    struct relay_token_file tokens; /* while it is adopted */
+    struct relay_prefix_set peers;  /* prefixes of the ingresses: per-address limits do not count there */
     struct relay_relay_target *relays;
     size_t num_relays;
 
@@ -77,6 +78,11 @@ struct relay_snapshot {
 struct relay_snapshot *relay_snapshot_new(void); /* with the defaults above; NULL: out of memory */
 struct relay_snapshot *relay_snapshot_ref(struct relay_snapshot *snapshot);
 void relay_snapshot_unref(struct relay_snapshot *snapshot); /* NULL is fine */
+/* A reference of who has it as the current one: of each worker, and of the main thread, which adopts it first and retires
+ * it last. They alone may read `tokens`, which go with the last of them: a tunnel that lives for weeks must not keep every
+ * list that there was. */
+struct relay_snapshot *relay_snapshot_adopt(struct relay_snapshot *snapshot);
+void relay_snapshot_retire(struct relay_snapshot *snapshot);
 
 /* Our own listening addresses, for "own listeners are always refused". Process-wide: set before the
  * workers start. */

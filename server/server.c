@@ -160,12 +160,14 @@ static void reload(struct relay_task *task)
         count_failed_reload(why);
         return;
     }
+    relay_snapshot_adopt(snapshot);
     relay_token_accounts_judge(server.token_accounts, &snapshot->tokens);
     relay_observation_apply(&server.observation, snapshot);
     for (unsigned i = 0; i < server.num_workers; i++)
         if (relay_worker_set_snapshot(&server.workers[i], snapshot) != 0)
             error = RELAY_ERR_NO_MEMORY;
-    relay_snapshot_unref(server.snapshot);
+    relay_snapshot_unref(snapshot);
+    relay_snapshot_retire(server.snapshot);
     server.snapshot = snapshot;
     if (error != 0) {
         count_failed_reload("out of memory: some workers keep the old configuration");
@@ -327,7 +329,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     char why[RELAY_CONFIG_WHY_SIZE] = "out of memory";
     server.file = file;
     server.config = config;
-    server.snapshot = relay_snapshot_ref(config->snapshot);
+    server.snapshot = relay_snapshot_adopt(config->snapshot);
     server.pid_fd = server.log_fd = -1;
     signal(SIGPIPE, SIG_IGN); /* before the first line of the log, which nobody may read */
     if (start(config, why, sizeof(why)) != 0) {

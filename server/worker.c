@@ -226,7 +226,7 @@ static void set_snapshot(void *arg)
     message->worker->env.snapshot = message->snapshot;
     message->worker->budget.limit = message->snapshot->caps.tunnel_credit;
     message->worker->limits = message->snapshot->limits;
-    relay_snapshot_unref(old);
+    relay_snapshot_retire(old);
     relay_admission_revoke(&message->worker->env);
     free(message);
 }
@@ -236,10 +236,10 @@ int relay_worker_set_snapshot(struct relay_worker *self, struct relay_snapshot *
     struct snapshot_message *message = malloc(sizeof(*message));
     if (message == NULL)
         return RELAY_ERR_NO_MEMORY;
-    *message = (struct snapshot_message){self, relay_snapshot_ref(snapshot)};
+    *message = (struct snapshot_message){self, relay_snapshot_adopt(snapshot)};
     int error = relay_loop_post(&self->loop, set_snapshot, message);
     if (error != 0) {
-        relay_snapshot_unref(snapshot);
+        relay_snapshot_retire(snapshot);
         free(message);
     }
     return error;
@@ -261,7 +261,7 @@ int relay_worker_init(struct relay_worker *self, unsigned index, h2o_globalconf_
     self->env.loop = &self->loop;
     self->env.metrics = &self->metrics;
     self->env.budget = &self->budget;
-    self->env.snapshot = relay_snapshot_ref(snapshot);
+    self->env.snapshot = relay_snapshot_adopt(snapshot);
     relay_timer_init(&self->drain_timer, on_drain_over);
     relay_timer_init(&self->clock, on_tick);
     relay_timer_set_after(&self->loop, &self->clock, CLOCK_TICK);

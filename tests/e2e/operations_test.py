@@ -402,6 +402,19 @@ def test_a_storm_of_sighup_is_a_few_reloads(egress):
     assert 1 <= len(relay.events("reloaded")) < 100
 
 
+def test_tunnels_keep_no_old_tokens(egress, tcp_echo):
+    """Each has the configuration that it began with, but a list of 50 000 tokens has 5 MB."""
+    relay = egress(prefix=vitals.LEAN, **{"num-threads": 2})
+    tokens(relay, ("alice", configs.TOKEN), *((f"user{i}", f"secret-number-{i}") for i in range(50_000)))
+    with contextlib.ExitStack() as stack:
+        for i in range(21):
+            reload(relay)
+            if i == 1:
+                before = relay.vitals.rss()
+            stack.enter_context(vitals.Bystander(relay.at.clear, tcp_echo))
+        vitals.wait(lambda: relay.vitals.rss() - before < 30 << 20, 5, "memory")
+
+
 def test_sigterm_tells_http2_and_http3(egress, certificates, tcp_echo):
     relay = egress(**{"limits.drain-seconds": 20})
 

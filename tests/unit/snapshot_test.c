@@ -73,12 +73,31 @@ static void the_last_reference_frees(void **state)
     relay_snapshot_unref(NULL);
 }
 
+static void the_tokens_go_with_who_judges_by_them(void **state)
+{
+    static const char line[] = "alice 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
+    struct relay_token_file_error fault;
+    struct relay_snapshot *snapshot = relay_snapshot_new(); /* a tunnel's */
+    assert_non_null(snapshot);
+    assert_int_equal(relay_token_file_parse(&snapshot->tokens, line, strlen(line), &fault), 0);
+    assert_ptr_equal(relay_snapshot_adopt(snapshot), snapshot);
+    relay_snapshot_adopt(snapshot);
+    relay_snapshot_retire(snapshot);
+    assert_int_equal(snapshot->tokens.count, 1);
+    relay_snapshot_retire(snapshot);
+    assert_int_equal(snapshot->tokens.count, 0);
+    assert_null(snapshot->tokens.entries);
+    assert_int_equal(snapshot->limits.max_streams, 100);
+    relay_snapshot_unref(snapshot);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(own_listeners_are_known_at_every_own_address),
         cmocka_unit_test(a_wildcard_listener_is_at_each_interface),
         cmocka_unit_test(the_last_reference_frees),
+        cmocka_unit_test(the_tokens_go_with_who_judges_by_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
