@@ -172,6 +172,8 @@ static void on_tunnel_close(void *user, int error)
         check->error = error != RELAY_OK ? error : RELAY_ERR_CLOSED;
         snprintf(check->verdict, sizeof(check->verdict), "FAILED: %s", relay_error_text(check->error));
     }
+    check->tunnel = NULL;
+    relay_timer_stop(check->environment->loop, &check->timer);
     done(check);
 }
 
@@ -194,17 +196,22 @@ static int open_tunnel(struct check *check, bool is_udp)
     if (check->target != NULL)
         host = *check->target;
     check->verdict[0] = '\0';
-    check->tokenless = relay_hop_tokenless(last);
     check->is_target_fault = false;
-    check->tunnel =
-        relay_hop_open(last, is_udp, &host, check->target != NULL ? check->port : 443, &tunnel_cb, check);
-    if (check->tunnel == NULL) {
+    if (last != NULL) {
+        check->tokenless = relay_hop_tokenless(last);
+        check->tunnel =
+            relay_hop_open(last, is_udp, &host, check->target != NULL ? check->port : 443, &tunnel_cb, check);
+    }
+    if (check->tunnel != NULL) {
+        relay_timer_set_after(check->environment->loop, &check->timer, ANSWER_TIMEOUT);
+        while (check->tunnel != NULL) /* a hop's end is none of it */
+            wait_until_done(check);
+    } else if (last != NULL) {
         check->error = RELAY_ERR_LIMIT;
         snprintf(check->verdict, sizeof(check->verdict), "FAILED: the connection takes no request");
     } else {
-        relay_timer_set_after(check->environment->loop, &check->timer, ANSWER_TIMEOUT);
-        wait_until_done(check);
-        relay_timer_stop(check->environment->loop, &check->timer);
+        check->error = check->failure.error;
+        snprintf(check->verdict, sizeof(check->verdict), "FAILED: the connection was lost");
     }
     fprintf(check->out, "%s    %-28s %s, %llu ms\n", is_udp ? "UDP" : "TCP",
             is_udp ? "CONNECT-UDP at the last hop" : "CONNECT at the last hop", check->verdict,
