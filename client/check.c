@@ -70,12 +70,19 @@ static void on_goaway(void *user, const struct relay_failure *failure)
     (void)failure;
 }
 
+/* Its memory goes: the hops that are, or are being, connected through it end with it. */
 static void on_close(void *user, const struct relay_failure *failure)
 {
     struct hop *hop = user;
+    struct check *check = hop->check;
     hop->hop = NULL;
-    hop->check->failure = *failure;
-    done(hop->check);
+    for (struct hop *above = hop + 1; above < check->hops + RELAY_HOPS_MAX; above++) {
+        if (above->hop != NULL)
+            relay_hop_close(above->hop);
+        above->hop = NULL;
+    }
+    check->failure = *failure;
+    done(check);
 }
 
 static const struct relay_hop_user hop_cb = {
@@ -169,7 +176,9 @@ static void on_tunnel_close(void *user, int error)
 {
     struct check *check = user;
     if (check->verdict[0] == '\0') {
-        check->error = error != RELAY_OK ? error : RELAY_ERR_CLOSED;
+        check->error = check->failure.error != RELAY_OK ? check->failure.error
+                       : error != RELAY_OK              ? error
+                                                        : RELAY_ERR_CLOSED;
         snprintf(check->verdict, sizeof(check->verdict), "FAILED: %s", relay_error_text(check->error));
     }
     check->tunnel = NULL;

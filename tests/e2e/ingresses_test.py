@@ -2,6 +2,7 @@
 import asyncio
 import contextlib
 import hashlib
+import re
 import subprocess
 import threading
 
@@ -62,6 +63,21 @@ class Leaving(QuicConnectionProtocol):
             control = H3Connection(self._quic, enable_webtransport=True)._local_control_stream_id
             self._quic.send_stream_data(control, b"\x07\x01\x00")
             self.transmit()
+
+
+class Closing(QuicConnectionProtocol):
+    """A relay that lets the next hop be begun, leads nowhere, and closes."""
+
+    _http = None
+
+    def quic_event_received(self, event):
+        if isinstance(event, HandshakeCompleted):
+            self._http = H3Connection(self._quic, enable_webtransport=True)
+        for item in self._http.handle_event(event) if self._http else ():
+            if isinstance(item, HeadersReceived):
+                self._http.send_headers(item.stream_id, [(b":status", b"200")])
+                self.transmit()
+                asyncio.get_running_loop().call_later(0.05, self.close)
 
 
 class Bound(QuicConnectionProtocol):
@@ -200,3 +216,16 @@ def test_a_connection_that_may_not_move_is_told_of(operators, client, certificat
         with http1.Connection(operators.http, timeout=15) as connection:
             assert connection.connect(tcp_echo.authority)[0] == 200
         up.stop()
+
+
+def test_check_of_an_ingress_that_closes_while_the_next_hop_is_connected(certificates, tmp_path):
+    """What is connected through it ends with it."""
+    port = ports.free_port()
+    hop = {"url": f"https://127.0.0.1:{port}", "ca": str(certificates.ca)}
+    path = tmp_path / "check.yaml"
+    path.write_text(yaml.safe_dump({"chain": [hop, hop]}))
+    with serving(Closing, certificates, port):
+        done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=60,
+                              capture_output=True, text=True)
+    assert done.returncode == 1 and not process.REPORT.search(done.stderr), done.stdout + done.stderr
+    assert re.search(fr"hop 2 .* FAILED after \d+ ms: hop 1 \(127.0.0.1:{port}\): the connection was lost", done.stdout), done.stdout
