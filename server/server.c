@@ -38,6 +38,7 @@ struct server {
     struct relay_token_accounts *token_accounts; /* lent to the workers, as auth_failures */
     struct relay_failure_limit *auth_failures;
     struct relay_source_limit sources; /* lent as well */
+    unsigned undrained;                /* lent as well */
     struct relay_listeners *listeners;
     struct relay_admin *admin;
     struct relay_admin_socket admin_socket;
@@ -243,6 +244,7 @@ static int init_workers(const struct relay_config *config)
         relay_token_accounts_new(server.num_workers, (uint32_t)relay_reserve_num_others());
     server.auth_failures = relay_failure_limit_new();
     relay_source_limit_init(&server.sources);
+    server.undrained = server.num_workers;
     if (server.workers == NULL || server.source.shards == NULL || server.token_accounts == NULL ||
         server.auth_failures == NULL)
         return RELAY_ERR_NO_MEMORY;
@@ -254,6 +256,7 @@ static int init_workers(const struct relay_config *config)
         server.workers[i].env.token_accounts = server.token_accounts;
         server.workers[i].env.auth_failures = server.auth_failures;
         server.workers[i].sources = &server.sources;
+        server.workers[i].undrained = &server.undrained;
         server.source.shards[i] = &server.workers[i].metrics;
     }
     server.source.shards[server.num_workers] = &server.metrics;

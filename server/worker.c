@@ -23,13 +23,18 @@ static struct relay_worker *of_drain(struct relay_timer *timer)
     return (struct relay_worker *)((char *)timer - offsetof(struct relay_worker, drain_timer));
 }
 
-/* Draining: the end has come when no connection is left and no socket of one still sends. */
+/* Draining: the end has come when no connection is left and no socket of one still sends, at any worker. Until then the
+ * kernel gives this one packets of new QUIC clients, which are to be refused, and of other workers' connections. */
 static void stop_when_drained(struct relay_worker *self)
 {
     if (self->is_drain_over)
         relay_loop_cut_lingering(&self->loop);
-    if (self->connections == NULL && !relay_loop_has_lingering(&self->loop) &&
-        relay_loop_now(&self->loop) >= self->leave_at)
+    if (!self->is_drained && self->connections == NULL && !relay_loop_has_lingering(&self->loop) &&
+        relay_loop_now(&self->loop) >= self->leave_at) {
+        self->is_drained = true;
+        __atomic_fetch_sub(self->undrained, 1, __ATOMIC_RELAXED);
+    }
+    if (__atomic_load_n(self->undrained, __ATOMIC_RELAXED) == 0)
         relay_loop_stop(&self->loop);
 }
 

@@ -38,17 +38,18 @@ struct relay_worker {
     struct relay_connection *connections;
     uint32_t num_taken;                 /* relay_worker_take_source: what limits.connections counts */
     struct relay_source_limit *sources; /* of all workers; the caller's */
+    unsigned *undrained;                /* atomic: how many of all workers are not drained; the caller's */
     struct relay_greeting *newest_greeting, *oldest_greeting; /* half-open TCP sockets (listener.h) */
     uint32_t num_greetings;
     struct relay_limits limits; /* the snapshot's, where an object outlives a snapshot: the QUIC endpoints */
     struct relay_timer drain_timer;
-    bool is_drain_over;
+    bool is_drain_over, is_drained;
     uint64_t leave_at;        /* the loop runs until then, when the drain is over */
     struct relay_timer clock; /* refreshes what h2o caches of the time */
 };
 
 /* 0 or RELAY_ERR_*. Takes a reference of the snapshot. The caller then sets what the workers share
- * (modules/env.h, `sources`). */
+ * (modules/env.h, `sources`, `undrained`). */
 int relay_worker_init(struct relay_worker *worker, unsigned index, h2o_globalconf_t *conf,
                       struct relay_snapshot *snapshot, const struct relay_resolver_config *resolver);
 /* Serves the listening descriptor, which it takes; `tls` as for relay_listener_new. */
@@ -58,8 +59,8 @@ int relay_worker_listen_quic(struct relay_worker *worker, int fd, struct relay_q
 int relay_worker_start(struct relay_worker *worker);
 void relay_worker_join(struct relay_worker *worker);
 
-/* Messages; from any thread. drain: stop accepting, GOAWAY, stop the loop when the last connection has ended
- * or the snapshot's drain time is over. end_drain, after drain: it is over now, what is open is reset.
+/* Messages; from any thread. drain: stop accepting, GOAWAY, stop the loop when the last connection of all workers
+ * has ended or the snapshot's drain time is over. end_drain, after drain: it is over now, what is open is reset.
  * set_snapshot takes a reference for the worker; RELAY_ERR_NO_MEMORY: it keeps the one it has. */
 void relay_worker_drain(struct relay_worker *worker);
 void relay_worker_end_drain(struct relay_worker *worker);

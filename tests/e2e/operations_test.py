@@ -449,6 +449,29 @@ def test_sigterm_tells_http2_and_http3(egress, certificates, tcp_echo):
     relay.stop(timeout=5)  # at once: nothing is left
 
 
+def test_every_worker_refuses_until_all_have_drained(egress, certificates, tcp_echo):
+    """The kernel goes on giving new QUIC clients to the worker that has no connection left."""
+    relay = egress(**{"num-threads": 2})
+
+    async def knock():
+        with pytest.raises(ConnectionError):  # CONNECTION_REFUSED, no silence
+            async with http3.client(relay.at.tls, certificates.ca):
+                pass
+
+    async def run():
+        await asyncio.wait_for(asyncio.gather(*(knock() for _ in range(16))), 5)
+
+    with http1.Connection(relay.at.clear) as connection:
+        assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
+        relay.signal(signal.SIGTERM)
+        relay.wait_event("draining")
+        time.sleep(0.5)
+        asyncio.run(run())
+        connection.send(b"still open")
+        assert connection.read(10) == b"still open"
+    relay.stop(timeout=5)
+
+
 def test_sigterm_ends_tunnels_after_the_drain_time(egress, tcp_echo):
     relay = egress(**{"limits.drain-seconds": 1})
     with http1.Connection(relay.at.clear) as connection:
@@ -481,6 +504,22 @@ def test_the_pid_file_is_locked(egress, tmp_path):
     assert int(pid_file.read_text()) == relay.pid
     relay.stop()
     assert not pid_file.exists()
+
+
+@pytest.mark.parametrize("user", [None, "nobody"])
+def test_a_start_that_fails_leaves_no_pid(egress, tmp_path, user):
+    """The file, or what it says where the user may not remove it."""
+    pid_file, token_file = tmp_path / "relay.pid", tmp_path / "of root"
+    relay = egress()
+    more = {"pid-file": str(pid_file)} | ({"user": user, "auth.tokens": str(token_file)} if user else {})
+    rewrite(relay, lambda config: config.update(more))
+    token_file.touch(0o600)
+    relay.stop()
+    with socket.create_server(("127.0.0.1", 0 if user else relay.at.clear)):  # user: fails later, with its rights
+        ended = subprocess.run([process.BUILD / "twohop", "-c", relay.path], env=process.environment(), capture_output=True,
+                               text=True, timeout=20)
+    assert ended.returncode == 1 and '"cannot_start"' in ended.stderr, ended
+    assert pid_file.read_text() == "" if user else not pid_file.exists()
 
 
 def test_a_pid_file_is_no_link(egress, tmp_path):
