@@ -327,6 +327,14 @@ static json_t *list_listeners(void)
     return list;
 }
 
+/* Of the files that say we are there, also when we did not come to be. */
+static void remove_traces(const struct relay_config *config)
+{
+    relay_listeners_remove_admin(config, &server.admin_socket);
+    if (server.pid_fd >= 0)
+        relay_process_remove_pid(config->pid_file, server.pid_fd);
+}
+
 int relay_server_run(const char *file, struct relay_config *config)
 {
     char why[RELAY_CONFIG_WHY_SIZE] = "out of memory";
@@ -337,6 +345,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     signal(SIGPIPE, SIG_IGN); /* before the first line of the log, which nobody may read */
     if (start(config, why, sizeof(why)) != 0) {
         fail(why);
+        remove_traces(config);
         return 1;
     }
     watch_signals();
@@ -347,6 +356,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     for (unsigned i = 0; i < server.num_workers; i++)
         if (relay_worker_start(&server.workers[i]) != 0) {
             fail("a thread cannot be started");
+            remove_traces(config);
             return 1;
         }
     relay_log_copy_errors(-1);
@@ -357,9 +367,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     relay_config_each_doubtful_rule(config, warn_of_rule);
     relay_loop_run(&server.loop);
     uv_thread_join(&server.joiner);
-    relay_listeners_remove_admin(config, &server.admin_socket);
-    if (config->pid_file != NULL)
-        relay_process_remove_pid(config->pid_file, server.pid_fd);
+    remove_traces(config);
     relay_log(RELAY_LOG_INFO, "ended", NULL);
     return 0;
 }
