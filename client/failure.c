@@ -11,6 +11,7 @@ void relay_failure_set(struct relay_failure *failure, int error, unsigned hop, c
     va_list args;
     failure->error = error;
     failure->hop = hop;
+    failure->is_answer = false;
     int used = snprintf(failure->text, sizeof(failure->text), "hop %u (%s): ", hop, authority);
     if (used < 0 || (size_t)used >= sizeof(failure->text))
         return;

@@ -3,6 +3,7 @@
 #ifndef RELAY_CLIENT_FAILURE_H
 #define RELAY_CLIENT_FAILURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "lib/net/refusal.h"
@@ -12,6 +13,7 @@
 struct relay_failure {
     int error;                          /* RELAY_ERR_* */
     unsigned hop;                       /* from 1; 0: the client itself */
+    bool is_answer;                     /* the last hop's, to a request: it may be about the target */
     char text[RELAY_FAILURE_TEXT_SIZE]; /* one sentence without a full stop: "hop 1 (in.example:443):
                                            connection refused" */
 };

@@ -51,7 +51,8 @@ static void on_join_failed(void *user, struct relay_stream *stream, const struct
 {
     (void)user;
     relay_log(RELAY_LOG_INFO, "tcp_tunnel_failed", "s:s", "text", failure->text);
-    send_reply(stream, relay_socks5_reply_of(failure->error));
+    /* A hop that refuses connections says nothing of the target. */
+    send_reply(stream, failure->is_answer ? relay_socks5_reply_of(failure->error) : RELAY_SOCKS5_FAILURE);
     relay_stream_resume(stream);
     relay_stream_release(stream);
 }

@@ -182,6 +182,7 @@ static void on_response(void *user, const struct relay_response *response)
     relay_refusal_read(&refusal, response);
     relay_failure_set(&failure, refusal.error, last, authority_of(opening), "%s",
                       relay_refusal_print(&refusal, opening->tokenless, why, sizeof(why)));
+    failure.is_answer = true;
     fail(opening, &failure);
     opening->asks_again = refusal.error == RELAY_ERR_SHUTDOWN && !opening->asked_again;
 }

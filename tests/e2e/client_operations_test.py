@@ -191,3 +191,19 @@ def test_the_relay_that_refused_is_named(relay, client, certificates, tmp_path):
         assert status in (403, 502)
         text = connection.read(int(fields["content-length"])).decode()
     assert f"127.0.0.1:{at.tls}" in text and urls[0][8:] not in text, text
+
+
+def test_a_hop_that_is_gone_is_not_the_target(relay, client, certificates, tmp_path):
+    at, front = configs.Ports(), ports.free_port()
+    started = relay(configs.egress(certificates, tmp_path, at))
+    hop = {"url": f"https://127.0.0.1:{at.tls}", "token": configs.TOKEN, "ca": str(certificates.ca)}
+    client({"chain": [hop], "socks": f"127.0.0.1:{front}"})
+
+    def reply():
+        connection, code = socks.connect(front, "127.0.0.1", ports.free_port())
+        connection.close()
+        return code
+
+    assert reply() == 5  # "Connection refused": the target's (RFC 1928 section 6)
+    started.stop()
+    assert reply() == 1  # "general SOCKS server failure"
