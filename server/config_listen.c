@@ -75,8 +75,11 @@ static int check_key_mode(h2o_configurator_command_t *cmd, yoml_t *node)
     }
     const mode_t refused = status.st_uid == 0 ? S_IRWXO | S_IWGRP : S_IRWXO | S_IRWXG;
     if ((status.st_mode & refused) != 0) {
-        h2o_configurator_errprintf(cmd, node,
-                                   "expected a key file that only its owner can read: chmod 600 %s", path);
+        h2o_configurator_errprintf(
+            cmd, node,
+            "expected a key file that only its owner can read (chmod 600) or, as user: "
+            "needs it, root's, lent to its group (chown root:GROUP, chmod 640): %s",
+            path);
         return -1;
     }
     return 0;

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/wire/error.h"
@@ -18,6 +19,13 @@ static bool find_closed_folder(const char *path, char *folder, size_t size)
             return true;
     }
     return false;
+}
+
+/* Others may not lend a key to a group (server/config_listen.c). */
+static bool is_of_root(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && status.st_uid == 0;
 }
 
 static int check(const char *path, const char *user, char *why, size_t size)
@@ -35,8 +43,8 @@ static int check(const char *path, const char *user, char *why, size_t size)
             user, path, folder, reason, group, folder, folder);
     else
         snprintf(why, size,
-                 "user %s cannot read %s at a reload (SIGHUP): %s; chgrp %s %s && chmod 640 %s would let it",
-                 user, path, reason, group, path, path);
+                 "user %s cannot read %s at a reload (SIGHUP): %s; %s%s %s && chmod 640 %s would let it",
+                 user, path, reason, is_of_root(path) ? "chgrp " : "chown root:", group, path, path);
     return RELAY_ERR_INVALID;
 }
 

@@ -609,6 +609,25 @@ def test_a_user_that_could_not_reload(lent, which):
     subprocess.run([process.BUILD / "twohop", "-t", "-c", path], env=process.environment(), timeout=20, check=True)
 
 
+@pytest.mark.parametrize(("owner", "mode", "said"), [(0, 0o644, "root's, lent to its group (chown root:GROUP, chmod 640)"),
+                                                     (1, 0o640, "root's, lent to its group (chown root:GROUP, chmod 640)"),
+                                                     (1, 0o600, "chown root:nogroup {key} && chmod 640 {key} would let it")])
+def test_what_is_said_of_a_key_lets_the_user_start(lent, owner, mode, said):
+    path, key = lent.folder / "egress.yaml", lent.folder / "server.key"
+    path.write_text(yaml.safe_dump(lent.config, sort_keys=False))
+    os.chown(key, owner, owner)
+    key.chmod(mode)
+
+    def test():
+        return subprocess.run([process.BUILD / "twohop", "-t", "-c", path], env=process.environment(), capture_output=True,
+                              text=True, timeout=20)
+    refused = test()
+    assert refused.returncode == 1 and said.format(key=key) in refused.stderr, refused.stderr
+    subprocess.run(f"chown root:nogroup {key} && chmod 640 {key}", shell=True, check=True)
+    accepted = test()
+    assert accepted.returncode == 0, accepted.stderr
+
+
 # ---- workers (T29, steering) ----
 
 def test_tunnels_survive_ten_moves_of_the_client(egress, certificates, tcp_echo, udp_echo):

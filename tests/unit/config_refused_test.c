@@ -159,7 +159,8 @@ static const struct {
     {"role: egress\nlisten: {port: 443, ssl: {certificate-file: cert.pem, key-file: other.pem}}\n",
      ":2:65: [listen] expected a file with the PEM private key of cert.pem: other.pem: key values mismatch"},
     {"role: egress\nlisten: {port: 443, ssl: {certificate-file: cert.pem, key-file: open.pem}}\n",
-     ":2:65: [listen] expected a key file that only its owner can read: chmod 600 open.pem"},
+     ":2:65: [listen] expected a key file that only its owner can read (chmod 600) or, as user: needs it, "
+     "root's, lent to its group (chown root:GROUP, chmod 640): open.pem"},
     {"role: egress\nlisten: {port: 443, ssl: {certificate-file: cert.pem, key-file: locked.pem}}\n",
      ":2:65: [listen] expected a PEM private key: locked.pem: the key is encrypted, and the relay takes no "
      "passphrase: store it decrypted (openssl pkey)"},
