@@ -4,25 +4,28 @@
 
 #define DATAGRAM_MAX 65536
 
-const char *relay_limits_config_check(const struct relay_snapshot *snapshot, const char **expected)
+const struct relay_limits_fault *relay_limits_config_check(const struct relay_snapshot *snapshot)
 {
+    static const struct relay_limits_fault streams = {
+        "limits.streams", "no more than limits.streams-authenticated", "limits.streams-authenticated",
+        "no less than limits.streams, which is 100 by default"};
+    static const struct relay_limits_fault windows = {
+        "limits.window-initial", "no more than limits.window-max", "limits.window-max",
+        "no less than limits.window-initial, which is 128K by default"};
+    static const struct relay_limits_fault half_open = {
+        "limits.half-open-retry", "no more than limits.half-open-max", "limits.half-open-max",
+        "no less than limits.half-open-retry, which is 100 by default"};
+    static const struct relay_limits_fault udp_bytes = {
+        "limits.udp-bytes-per-token", "0 (no limit), or at least 64K, the largest datagram", NULL, NULL};
     const struct relay_limits *limits = &snapshot->limits;
-    if (limits->max_streams > limits->max_streams_authenticated) {
-        *expected = "no more than limits.streams-authenticated";
-        return "limits.streams";
-    }
-    if (limits->window_initial > limits->window_max) {
-        *expected = "no more than limits.window-max";
-        return "limits.window-initial";
-    }
-    if (limits->half_open_retry > limits->half_open_max) {
-        *expected = "no more than limits.half-open-max";
-        return "limits.half-open-retry";
-    }
-    if (snapshot->caps.udp_bytes_per_token > 0 && snapshot->caps.udp_bytes_per_token < DATAGRAM_MAX) {
-        *expected = "0 (no limit), or at least 64K, the largest datagram";
-        return "limits.udp-bytes-per-token";
-    }
+    if (limits->max_streams > limits->max_streams_authenticated)
+        return &streams;
+    if (limits->window_initial > limits->window_max)
+        return &windows;
+    if (limits->half_open_retry > limits->half_open_max)
+        return &half_open;
+    if (snapshot->caps.udp_bytes_per_token > 0 && snapshot->caps.udp_bytes_per_token < DATAGRAM_MAX)
+        return &udp_bytes;
     return NULL;
 }
 

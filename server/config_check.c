@@ -120,8 +120,14 @@ static int check_proxy(const struct relay_config *config)
 
 static int check_limits(const struct relay_config *config)
 {
-    const char *expected = NULL, *name = relay_limits_config_check(config->snapshot, &expected);
-    return name == NULL ? 0 : refuse(find(config->yaml.root, name, config->yaml.root), name, expected);
+    yoml_t *root = config->yaml.root;
+    const struct relay_limits_fault *fault = relay_limits_config_check(config->snapshot);
+    if (fault == NULL)
+        return 0;
+    yoml_t *node = find(root, fault->name, NULL);
+    return node != NULL || fault->other == NULL
+               ? refuse(node != NULL ? node : root, fault->name, fault->expected)
+               : refuse(find(root, fault->other, root), fault->other, fault->other_expected);
 }
 
 /* The admin listener shares its port with nobody, a listener on all addresses neither. */
