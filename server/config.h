@@ -89,6 +89,8 @@ int relay_config_reload(const char *file, const struct relay_config *running,
 
 /* What is allowed and looks like a mistake, as a sentence: nobody has a token that is good now. NULL: nothing. */
 const char *relay_config_doubt(const struct relay_snapshot *snapshot);
+/* The same: no target may be reached, by TCP or by UDP. */
+const char *relay_config_policy_doubt(const struct relay_snapshot *snapshot);
 
 /* The same for rules of proxy.connect and proxy.connect-udp (lib/wire/acl.h): calls `cb` with "FILE:LINE:COLUMN:
  * [directive] warning: ..." for each. */

@@ -162,6 +162,24 @@ const char *relay_config_doubt(const struct relay_snapshot *snapshot)
                : "all tokens in the file of auth.tokens have expired: nobody can open a tunnel";
 }
 
+static bool lets_pass(size_t num_policies, const struct relay_acl *acl)
+{
+    bool is_allowed = !acl->given;
+    for (size_t i = 0; i < acl->count; i++)
+        is_allowed |= acl->rules[i].allow;
+    return num_policies > 0 && is_allowed;
+}
+
+const char *relay_config_policy_doubt(const struct relay_snapshot *snapshot)
+{
+    return lets_pass(snapshot->num_connect, &snapshot->connect[0].acl) ||
+                   lets_pass(snapshot->num_connect_udp, &snapshot->connect_udp[0].acl)
+               ? NULL
+               : "neither proxy.connect nor proxy.connect-udp, which are OFF where they are not written, "
+                 "lets a "
+                 "target pass: nobody can open a tunnel";
+}
+
 static void doubt_rule(const char *directive, const yoml_t *item, void (*cb)(const char *text))
 {
     char message[512], text[RELAY_CONFIG_WHY_SIZE];

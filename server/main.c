@@ -56,7 +56,8 @@ static int test(const char *file)
     if (error == 0 && config->user != NULL && geteuid() == 0 &&
         (error = relay_process_become(config->user, why, sizeof(why))) == 0)
         error = relay_reload_files_check(config, file, why, sizeof(why));
-    const char *doubt = error == 0 ? relay_config_doubt(config->snapshot) : NULL;
+    const char *doubt = error == 0 ? relay_config_doubt(config->snapshot) : NULL,
+               *policy_doubt = error == 0 ? relay_config_policy_doubt(config->snapshot) : NULL;
     if (error == 0)
         relay_config_each_doubtful_rule(config, on_doubt);
     relay_config_free(config);
@@ -66,6 +67,8 @@ static int test(const char *file)
     }
     if (doubt != NULL)
         fprintf(stderr, "%s: warning: %s\n", file, doubt);
+    if (policy_doubt != NULL)
+        fprintf(stderr, "%s: warning: %s\n", file, policy_doubt);
     printf("%s: ok\n", file);
     return EXIT_OK;
 }

@@ -129,11 +129,14 @@ static void each_log(void (*cb)(const char *path, int fd))
     relay_access_log_each(&server.config->access_logs, cb);
 }
 
-static void warn_without_tokens(void)
+static void warn_of_uselessness(void)
 {
-    const char *doubt = relay_config_doubt(server.snapshot);
+    const char *doubt = relay_config_doubt(server.snapshot),
+               *policy_doubt = relay_config_policy_doubt(server.snapshot);
     if (doubt != NULL)
         relay_log(RELAY_LOG_WARNING, "no_tokens", "s:s", "reason", doubt);
+    if (policy_doubt != NULL)
+        relay_log(RELAY_LOG_WARNING, "no_targets", "s:s", "reason", policy_doubt);
 }
 
 static void warn_of_rule(const char *text)
@@ -177,7 +180,7 @@ static void reload(struct relay_task *task)
     relay_count(server.metrics.reload_ok, 1);
     relay_log(RELAY_LOG_INFO, "reloaded", "s:I, s:s*", "tokens", (json_int_t)snapshot->tokens.count,
               "needs_restart", restart[0] != '\0' ? restart : NULL);
-    warn_without_tokens();
+    warn_of_uselessness();
 }
 
 /* Signals queue up: many of these are one reload, and a SIGTERM behind them does not wait for it. */
@@ -363,7 +366,7 @@ int relay_server_run(const char *file, struct relay_config *config)
     relay_log(RELAY_LOG_INFO, "ready", "s:s, s:s, s:i, s:I, s:o", "version", TWOHOP_VERSION, "role",
               server.source.role, "workers", (int)server.num_workers, "tokens",
               (json_int_t)server.snapshot->tokens.count, "listeners", list_listeners());
-    warn_without_tokens();
+    warn_of_uselessness();
     relay_config_each_doubtful_rule(config, warn_of_rule);
     relay_loop_run(&server.loop);
     uv_thread_join(&server.joiner);

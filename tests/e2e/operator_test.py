@@ -587,6 +587,16 @@ def test_a_start_without_tokens_is_warned_of(certificates, tmp_path):
         assert "expired" in relay.events("no_tokens")[1]["reason"]
 
 
+def test_a_start_without_targets_is_warned_of(relay, certificates, tmp_path):
+    """Only when neither directive lets one pass; by -t: tests/unit/command.py."""
+    started = relay(configs.egress(certificates, tmp_path, configs.Ports(), allow=[]))
+    assert started.wait_event("no_targets")["level"] == "warning"
+    config = yaml.safe_load(started.path.read_text())
+    started.path.write_text(yaml.safe_dump(config | {"hosts": {"default": {"paths": {"/": {"proxy.connect-udp": "ON"}}}}}))
+    reload(started)
+    assert len(started.events("no_targets")) == 1
+
+
 def test_the_ready_line(egress, certificates):
     """It has the port that the kernel chose for port 0."""
     ssl = {"certificate-file": str(certificates.cert), "key-file": str(certificates.key)}

@@ -76,6 +76,16 @@ with tempfile.TemporaryDirectory() as name:
     seen = run("-t", "-c", str(warned))
     check("-t with one secret twice", seen[0] == 1 and f"{folder}/few:2:5: expected a digest that no line before has" in seen[2], seen)
 
+    rules = ("proxy.connect: ON\n", "proxy.connect-udp: ON\n")
+    policies = (((), "OFF"), (("proxy.connect: OFF\n",), "OFF"), (("proxy.connect: []\n", "proxy.connect-udp: ['-*']\n"), "OFF"),
+                (("proxy.connect: []\n", rules[1]), ""), (("proxy.connect: ['-*:25', '+*']\n",), ""), (rules[:1], ""))
+    for policy, said in policies:
+        assert all(rule in text for rule in rules)
+        warned.write_text(text.replace(rules[0], "").replace(rules[1], "").replace("/etc/twohop/", f"{folder}/") + "".join(policy))
+        seen = run("-t", "-c", str(warned))
+        is_said = seen[2].startswith(f"{warned}: warning: neither") and seen[2].count("\n") == 1 if said else seen[2] == ""
+        check(f"-t with policy {policy}", seen[:2] == (0, f"{warned}: ok\n") and is_said, seen)
+
     deep = folder / "deep.yaml"  # libyaml would take minutes
     deep.write_text("a: " + "{a: " * 100000)
     seen = run("-t", "-c", str(deep))
