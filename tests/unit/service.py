@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""What systemd says of our unit: nothing is unknown to it, and what the relay may do there is little.
+"""The unit that is installed names the program that is. What systemd says of it: nothing is unknown to it, and what the
+relay may do there is little.
 
-service.py UNIT PROGRAM
+service.py CMAKE BUILD_FOLDER PROGRAM
 """
+import os
 import pathlib
 import re
 import subprocess
@@ -19,10 +21,20 @@ def analyze(*words):
         sys.exit(f"systemd-analyze {' '.join(words)}\n{done.stdout}{done.stderr}")
 
 
-def main(unit, program):
+def install(cmake, build, folder):
+    """Into a stage, for another prefix than was configured."""
+    subprocess.run([cmake, "--install", build, "--prefix", "/opt/twohop"], env=os.environ | {"DESTDIR": folder}, check=True,
+                   stdout=subprocess.DEVNULL)
+    installed = pathlib.Path(folder) / "opt/twohop"
+    assert (installed / "bin/twohop").exists()
+    return (installed / "lib/systemd/system/twohop@.service").read_text()
+
+
+def main(cmake, build, program):
     with tempfile.TemporaryDirectory() as folder:
-        text, count = re.subn(r"^(Exec\w+=)/\S*/twohop ", rf"\g<1>{program} ", pathlib.Path(unit).read_text(), flags=re.MULTILINE)
-        assert count == 2, "the start and the reload run twohop by its full path"
+        unit = install(cmake, build, folder)
+        text, count = re.subn(r"^(Exec\w+=)/opt/twohop/bin/twohop ", rf"\g<1>{program} ", unit, flags=re.MULTILINE)
+        assert count == 2, f"the start and the reload run twohop by its full path\n{unit}"
         path = pathlib.Path(folder) / "twohop@egress.service"
         path.write_text(text)
         analyze("verify", "--man=no", str(path))
