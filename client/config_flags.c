@@ -154,6 +154,7 @@ static int take_flag(struct relay_client_config *config, struct relay_client_com
     case 'h':
         command->help = true;
         break;
+    case 'v': /* as twohop takes it */
     case 'V':
         command->version = true;
         break;
@@ -186,7 +187,7 @@ int relay_client_config_parse_flags(struct relay_client_config *config, struct r
     int error = 0, flag, index = 0;
     optind = 0; /* glibc: start anew, for tests that parse twice */
     opterr = 0;
-    while (error == 0 && (flag = getopt_long(argc, argv, ":c:thV", options, &index)) != -1) {
+    while (error == 0 && (flag = getopt_long(argc, argv, ":c:thvV", options, &index)) != -1) {
         if (flag == '?' || flag == ':') {
             snprintf(config->error, sizeof(config->error), "%s: %s", argv[optind - 1],
                      flag == '?' ? "unknown option; see --help" : "a value is missing");

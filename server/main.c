@@ -18,8 +18,13 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 static const char usage[] = "Usage: twohop -c FILE         serve\n"
                             "       twohop -t -c FILE      test the configuration and exit\n"
                             "       twohop token new NAME  make a token\n"
-                            "       twohop --help-config   print all directives of the configuration\n"
-                            "       twohop --help | --version\n"
+                            "\n"
+                            "  -c, --config FILE  YAML configuration\n"
+                            "  -t, --test         test it and exit: no port is opened, and only root can try "
+                            "what user: may read\n"
+                            "      --help-config  all directives of the configuration\n"
+                            "  -h, --help         this text\n"
+                            "  -V, --version      the version\n"
                             "\n"
                             "SIGHUP reads the configuration and the tokens again. SIGTERM stops accepting, "
                             "lets the tunnels go on for a\n"
@@ -132,9 +137,9 @@ static int token(int argc, char **argv)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"conf", required_argument, NULL, 'c'},  {"test", no_argument, NULL, 't'},
-        {"help", no_argument, NULL, 'h'},        {"version", no_argument, NULL, 'v'},
-        {"help-config", no_argument, NULL, 'H'}, {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
+        {"help", no_argument, NULL, 'h'},         {"version", no_argument, NULL, 'V'},
+        {"help-config", no_argument, NULL, 'H'},  {NULL, 0, NULL, 0},
     };
     const char *file = NULL;
     bool is_test = false;
@@ -142,7 +147,7 @@ int main(int argc, char **argv)
         return EXIT_FAILED;
     if (argc >= 2 && strcmp(argv[1], "token") == 0)
         return token(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "c:thv", options, NULL)) != -1;)
+    for (int c; (c = getopt_long(argc, argv, "c:thvV", options, NULL)) != -1;)
         switch (c) {
         case 'c':
             file = optarg;
@@ -153,7 +158,8 @@ int main(int argc, char **argv)
         case 'h':
             fputs(usage, stdout);
             return EXIT_OK;
-        case 'v':
+        case 'v': /* h2o's name of it */
+        case 'V':
             puts("twohop " TWOHOP_VERSION);
             return EXIT_OK;
         case 'H':

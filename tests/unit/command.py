@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import pty
+import re
 import subprocess
 import sys
 import tempfile
@@ -110,8 +111,19 @@ with tempfile.TemporaryDirectory() as name:
     seen = run("-c", str(file))
     check("-c with a missing file", seen[0] == 1 and "[auth.tokens]" in seen[2], seen)
 
-check("--version", run("--version")[0] == 0 and run("--version")[1].startswith("twohop "), run("--version"))
+for option in ("--version", "-V"):
+    check(option, run(option)[0] == 0 and run(option)[1].startswith("twohop "), run(option))
 check("--help", run("--help")[0] == 0 and "--help-config" in run("--help")[1], run("--help"))
+# The same letters as of the client, and the same sentence about them.
+spoken = [re.findall(r"^  (-\w, --\w+)", subprocess.run([program, "--help"], capture_output=True, text=True).stdout, re.MULTILINE)
+          for program in (TWOHOP, f"{TWOHOP}-client")]
+check("--help of both", len(spoken[0]) == 4 and spoken[0] == spoken[1], spoken)
+for script in ("deploy/install-packages", "deploy/demo", "deploy/make-certificates", "tests/run"):
+    words = ["--help"] if script == "deploy/demo" else ["--strange"] if script == "tests/run" else []
+    header = re.match(r"#!.*\n((#.*\n)+)", (ROOT / script).read_text())[1]
+    asked = subprocess.run([ROOT / script, *words], capture_output=True, text=True)
+    said = asked.stdout + asked.stderr
+    check(f"{script} without arguments", said.rstrip("\n") == re.sub(r"^# ?", "", header, flags=re.MULTILINE).rstrip("\n"), said)
 for asked in (["token", "--help"], ["token", "new", "--help"], ["token", "new", "-h"]):
     check(f"{asked}", run(*asked)[0] == 0 and "expires=WHEN" in run(*asked)[1], run(*asked))
 check("--help-config", "proxy.connect-udp.template:" in run("--help-config")[1], run("--help-config"))
