@@ -283,9 +283,10 @@ const struct relay_directive relay_process_directives[] = {
            "The lowest level that is logged."),
     CUSTOM("proxy-name", apply_proxy_name, "NAME", "twohop-ingress or twohop-egress",
            "The relay's name in Proxy-Status (RFC 9209)."),
-    CUSTOM("admin.listen", apply_admin_listen, "ADDRESS:PORT | PATH", NULL,
-           "Where /metrics, /status.json and /healthz are served: a loopback address or a unix socket, "
-           "which is removed at the end."),
+    CUSTOM(
+        "admin.listen", apply_admin_listen, "ADDRESS:PORT | PATH", NULL,
+        "Where /metrics, /status.json and /healthz are served: a loopback address or a unix socket, "
+        "which is removed at the end, where user: may remove it; a start replaces one that nobody serves."),
     CUSTOM("resolver.servers", apply_resolver_servers, "[ADDRESS, ADDRESS:PORT, ...]", "those of the system",
            "The DNS servers that are asked for targets. Tunnels to port 53 are open to these only."),
     CUSTOM("resolver.timeout", apply_resolver_timeout, "whole seconds from 1 to 60", "5",

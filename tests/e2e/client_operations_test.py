@@ -4,6 +4,7 @@ import fcntl
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import termios
@@ -31,6 +32,20 @@ def test_an_exposed_token_is_warned_of(client, tmp_path):
         done = subprocess.run([process.BUILD / "twohop-client", *command, "-c", started.path], env=process.environment(),
                               capture_output=True, text=True, timeout=20)
         assert (done.returncode, done.stderr) == (status, warning + "\n"), done
+
+
+def test_a_pin_is_made_as_the_example_says(relay, certificates, tcp_echo, tmp_path):
+    example = (pathlib.Path(__file__).parents[2] / "conf/client.yaml").read_text()
+    [command] = re.findall(r"^ *# +(openssl x509 -in cert\.pem .*)$", example, re.MULTILINE)
+    pin = subprocess.run(command.replace("cert.pem", str(certificates.cert)), shell=True, check=True, capture_output=True,
+                         text=True).stdout.strip()
+    at = configs.Ports()
+    relay(configs.egress(certificates, tmp_path, at))
+    for tried, status in ((pin, 0), (("B" if pin[0] == "A" else "A") + pin[1:], 1)):
+        hop = f"https://127.0.0.1:{at.tls},token={configs.TOKEN},pin={tried}"
+        done = subprocess.run([process.BUILD / "twohop-client", "check", "--hop", hop, "--target", tcp_echo.authority],
+                              env=process.environment(), capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, (tried, done)
 
 
 @contextlib.contextmanager
