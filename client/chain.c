@@ -79,8 +79,11 @@ static void orphan(struct relay_chain *chain, size_t index)
 {
     struct relay_link *link = &chain->links[index];
     if (index < num_hops(chain) && link->ready && relay_hop_can_move(link->hop)) {
-        if (!link->needs_path)
+        if (!link->needs_path) {
+            if (relay_hop_was_heard(link->hop, link->since))
+                link->unanswered = 0;
             link->since = relay_loop_now(chain->loop);
+        }
         link->needs_path = true;
         return;
     }
@@ -176,6 +179,25 @@ static bool is_wanted(const struct relay_chain *chain, size_t index)
            relay_loop_now(chain->loop) < chain->last_used + WANTED_FOR;
 }
 
+static void end_link(struct relay_link *link, int error, const char *why)
+{
+    struct relay_chain *chain = link->chain;
+    struct relay_failure failure;
+    relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop), "%s", why);
+    log_failure(&failure);
+    chain->last_failure = failure;
+    close_from(chain, link->index);
+    relay_task_queue(chain->loop, &chain->advance);
+}
+
+/* Those before it answer; what is wrong with it, another ingress sees too. */
+static void end_unanswered(struct relay_link *link)
+{
+    link->chain->stays = true;
+    end_link(link, RELAY_ERR_UNREACHABLE,
+             "it gives no sign of life, so its tunnels are lost and it is connected anew");
+}
+
 static void move(struct relay_chain *chain, struct relay_link *link)
 {
     struct relay_hop *carrier = chain->links[link->index - 1].hop;
@@ -187,6 +209,10 @@ static void move(struct relay_chain *chain, struct relay_link *link)
         link->since = relay_loop_now(chain->loop);
         relay_log(RELAY_LOG_INFO, "hop_moved", "s:i, s:s", "hop", (int)link->index + 1, "through",
                   relay_hop_authority(carrier));
+        return;
+    }
+    if (error == RELAY_ERR_LIMIT && link->unanswered > 0) { /* it would have given more connection IDs */
+        end_unanswered(link);
         return;
     }
     relay_failure_set(&chain->last_failure, error, link->index + 1, relay_hop_authority(link->hop),
@@ -327,17 +353,6 @@ static void adopt_standby(struct relay_chain *chain)
 
 /* ---- the watch ---- */
 
-static void end_link(struct relay_link *link, int error, const char *why)
-{
-    struct relay_chain *chain = link->chain;
-    struct relay_failure failure;
-    relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop), "%s", why);
-    log_failure(&failure);
-    chain->last_failure = failure;
-    close_from(chain, link->index);
-    relay_task_queue(chain->loop, &chain->advance);
-}
-
 /* Whether it is this hop that is silent, and not one below. */
 static bool is_silent_alone(const struct relay_chain *chain, const struct relay_link *link)
 {
@@ -406,18 +421,31 @@ static bool is_in_chain(const struct relay_link *link)
     return link >= link->chain->links && link < link->chain->links + RELAY_HOPS_MAX;
 }
 
-/* Hop 2 came through this ingress just now, and is not let through. */
-static void refuse_move(struct relay_chain *chain)
+/* It was moved to this way, which has ended. Each ingress is asked once, and nobody behind them: when nothing has
+ * come from it on any of these ways, it is dead. `why`: what the carrier had against it; may be NULL. */
+static void refuse_move(struct relay_link *link, const struct relay_failure *why)
 {
+    struct relay_chain *chain = link->chain;
+    size_t ways = link->index == 1 ? chain->config->hops[0].num_places : 1;
     struct relay_failure failure;
-    relay_failure_set(&failure, RELAY_ERR_UNREACHABLE, 2, chain->config->hops[1].places[0].authority,
-                      "no way to it through %s", relay_hop_authority(chain->links[0].hop));
+    if (link->unanswered >= ways && why == NULL) {
+        end_unanswered(link);
+        return;
+    }
+    relay_failure_set(&failure, RELAY_ERR_UNREACHABLE, link->index + 1, relay_hop_authority(link->hop),
+                      link->unanswered > 0 ? "no sign of life through %s" : "no way to it through %s",
+                      relay_hop_authority(chain->links[link->index - 1].hop));
+    if (why != NULL)
+        failure = *why;
     log_failure(&failure);
-    leave_ingress(chain);
+    if (link->unanswered >= ways)
+        close_from(chain, link->index);
+    if (link->index == 1)
+        leave_ingress(chain);
     count_failure(chain, &failure, true);
 }
 
-static void on_path_lost(void *user)
+static void on_path_lost(void *user, const struct relay_failure *failure)
 {
     struct relay_link *link = user;
     struct relay_chain *chain = link->chain;
@@ -425,10 +453,16 @@ static void on_path_lost(void *user)
         relay_chain_retired_path_lost(link);
         return;
     }
-    bool is_refused = link->moved && relay_loop_now(chain->loop) < link->since + 2 * RELAY_SECOND;
+    const struct relay_link *carrier = &chain->links[link->index - 1];
+    bool is_young = link->index == 1 && relay_loop_now(chain->loop) < link->since + 2 * RELAY_SECOND;
+    bool is_heard = relay_hop_was_heard(link->hop, link->since);
+    bool is_refused = link->moved && !link->needs_path && (is_young || !is_heard) && carrier->ready &&
+                      relay_hop_can_carry(carrier->hop);
+    if (is_refused && !is_heard)
+        link->unanswered++;
     orphan(chain, link->index);
-    if (is_refused && link->index == 1 && chain->links[0].ready)
-        refuse_move(chain);
+    if (is_refused && link->hop != NULL)
+        refuse_move(link, failure);
     relay_task_queue(chain->loop, &chain->advance);
 }
 
@@ -493,34 +527,6 @@ static const struct relay_hop_user hop_cb = {
 
 /* ---- life ---- */
 
-static int init_trusts(struct relay_hop_trust trusts[RELAY_HOPS_MAX],
-                       const struct relay_client_config *config, char *text, size_t size)
-{
-    struct relay_failure failure;
-    for (size_t i = 0; i < config->num_hops; i++) {
-        int error = relay_hop_trust_init(&trusts[i], &config->hops[i], (unsigned)i + 1, &failure);
-        if (error == 0)
-            continue;
-        snprintf(text, size, "%s", failure.text);
-        while (i-- > 0)
-            relay_hop_trust_dispose(&trusts[i]);
-        return error;
-    }
-    return 0;
-}
-
-/* Connections have references to what they need of it. */
-int relay_chain_renew_trust(struct relay_chain *chain, char *text, size_t size)
-{
-    struct relay_hop_trust fresh[RELAY_HOPS_MAX];
-    int error = init_trusts(fresh, chain->config, text, size);
-    for (size_t i = 0; error == 0 && i < num_hops(chain); i++) {
-        relay_hop_trust_dispose(&chain->trusts[i]);
-        chain->trusts[i] = fresh[i];
-    }
-    return error;
-}
-
 struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
                                     const struct relay_client_config *config, char *text, size_t size)
 {
@@ -543,7 +549,7 @@ struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
         chain->links[i].chain = chain;
         chain->links[i].index = (unsigned)i;
     }
-    if (init_trusts(chain->trusts, config, text, size) == 0)
+    if (relay_chain_init_trusts(chain->trusts, config, text, size) == 0)
         return chain;
     relay_chain_free(chain);
     return NULL;

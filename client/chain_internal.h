@@ -1,4 +1,4 @@
-/* What chain.c and opening.c share; nobody else includes this. */
+/* What the files of the chain share; nobody else includes this. */
 #ifndef RELAY_CLIENT_CHAIN_INTERNAL_H
 #define RELAY_CLIENT_CHAIN_INTERNAL_H
 
@@ -19,6 +19,7 @@ struct relay_link {
     uint64_t since;        /* ready, moved, or without a path */
     uint64_t silent_since; /* it alone; 0: it is not */
     unsigned silent_looks; /* hop 1: how often in a row the watch found it silent */
+    unsigned unanswered;   /* moves in a row that ended at a living carrier before anything came from it */
 };
 
 struct relay_chain {
@@ -75,6 +76,12 @@ void relay_chain_retired_path_lost(struct relay_link *link);
 bool relay_chain_watch_retired(struct relay_chain *chain);
 void relay_chain_close_retired(struct relay_chain *chain);
 void relay_chain_close_kept(struct relay_chain *chain);
+
+/* ---- chain_trust.c ---- */
+
+/* Of every hop. RELAY_OK, or an error with the reason in `text`; then there is nothing to dispose of. */
+int relay_chain_init_trusts(struct relay_hop_trust trusts[RELAY_HOPS_MAX],
+                            const struct relay_client_config *config, char *text, size_t size);
 
 /* ---- opening.c ---- */
 

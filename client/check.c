@@ -58,9 +58,10 @@ static void on_ready(void *user)
     done(hop->check);
 }
 
-static void on_path_lost(void *user)
+static void on_path_lost(void *user, const struct relay_failure *failure)
 {
     (void)user;
+    (void)failure;
 }
 
 /* Its end follows, or the check is over before. */

@@ -132,7 +132,7 @@ static void run_task(struct relay_task *task)
     }
     if (hop->cb != NULL && hop->path_lost_due && hop->state == RELAY_HOP_READY) {
         hop->path_lost_due = false;
-        hop->cb->on_path_lost(hop->user);
+        hop->cb->on_path_lost(hop->user, hop->winner->is_carrier_fault ? &hop->winner->closed : NULL);
     }
     if (hop->cb != NULL && hop->close_due) {
         const struct relay_hop_user *cb = hop->cb;
@@ -576,4 +576,10 @@ bool relay_hop_is_silent(const struct relay_hop *hop)
 {
     struct relay_quic_conn *conn = conn_of(hop);
     return conn != NULL && relay_quic_conn_is_silent(conn);
+}
+
+bool relay_hop_was_heard(const struct relay_hop *hop, uint64_t since)
+{
+    struct relay_quic_conn *conn = conn_of(hop);
+    return conn != NULL && relay_quic_conn_last_received(conn) > since;
 }

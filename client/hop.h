@@ -49,8 +49,9 @@ void relay_hop_trust_dispose(struct relay_hop_trust *trust);
 
 struct relay_hop_user {
     void (*on_ready)(void *user);
-    /* The carrier has gone, but this hop's QUIC connection lives: call relay_hop_move, or relay_hop_close. */
-    void (*on_path_lost)(void *user);
+    /* The way through the carrier has ended, but this hop's QUIC connection lives: call relay_hop_move, or
+     * relay_hop_close. `failure`: why the carrier would not carry it; NULL: it said nothing, or has gone. */
+    void (*on_path_lost)(void *user, const struct relay_failure *failure);
     /* No new tunnels; the open ones live on. `failure`: why, if the relay blames us; NULL: all is in order. */
     void (*on_goaway)(void *user, const struct relay_failure *failure);
     void (*on_close)(void *user, const struct relay_failure *failure);
@@ -95,5 +96,7 @@ bool relay_hop_can_move(const struct relay_hop *hop);
 int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier, const char **why);
 /* Nothing has come for 3 PTO while something is in flight. Always false for HTTP/2. */
 bool relay_hop_is_silent(const struct relay_hop *hop);
+/* Whether anything has come from it after `since` (ns), that it itself has written. Always false for HTTP/2. */
+bool relay_hop_was_heard(const struct relay_hop *hop, uint64_t since);
 
 #endif

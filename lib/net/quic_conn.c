@@ -540,6 +540,11 @@ bool relay_quic_conn_is_silent(struct relay_quic_conn *conn)
            relay_loop_now(conn->loop) > since + SILENT_AFTER * ngtcp2_conn_get_pto(conn->qc);
 }
 
+uint64_t relay_quic_conn_last_received(const struct relay_quic_conn *conn)
+{
+    return conn->last_received;
+}
+
 void relay_quic_conn_mark_dirty(struct relay_quic_conn *conn)
 {
     if (conn->state != RELAY_QUIC_CLOSED)

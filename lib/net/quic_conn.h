@@ -103,6 +103,8 @@ int relay_quic_conn_migrate(struct relay_quic_conn *conn, struct relay_packet_pa
 /* Nothing was received for 3 PTO while bytes are in flight (facts: about 0.25 s): the path or the peer may
  * be dead. A hint to probe or to try a second path, not a reason to close. */
 bool relay_quic_conn_is_silent(struct relay_quic_conn *conn);
+/* When the last packet came that the peer itself has written; ns. */
+uint64_t relay_quic_conn_last_received(const struct relay_quic_conn *conn);
 
 void relay_quic_conn_set_user(struct relay_quic_conn *conn, const struct relay_quic_user *cb, void *user);
 

@@ -196,6 +196,24 @@ def test_an_ingress_that_takes_no_requests_is_left(operators, client, tcp_echo):
         up.stop()
 
 
+def test_an_ingress_that_refuses_the_move_says_why(operators, client, tcp_echo):
+    up = client(operators.client_config(token="a-wrong-one"))
+    with http1.Connection(operators.http, timeout=15) as connection:
+        assert connection.connect(tcp_echo.authority)[0] == 200
+        connection.send(b"one")
+        assert connection.read(3) == b"one"
+        operators.ingresses[0].kill()
+        connection.send(b"two")
+        with pytest.raises(ConnectionResetError):
+            connection.read(1)
+    failed = up.events("hop_failed")
+    assert failed and {event["hop"] for event in failed} == {1}, failed
+    assert (f"hop 1 (127.0.0.1:{operators.at[1].tls}): no way to hop 2 (127.0.0.1:{operators.egress_at.tls}): the token was "
+            "refused (401)") in [event["text"] for event in failed]
+    assert len(up.events("hop_moved")) <= 2
+    operators.egress.kill()  # it would wait for a connection that cannot say goodbye
+
+
 def test_a_connection_that_may_not_move_is_told_of(operators, client, certificates, tcp_echo):
     """Its tunnels are lost with the ingress; the log says why, and the next one finds another connection."""
     operators.egress.kill()
