@@ -4,6 +4,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 from harness import echo, process
@@ -84,6 +85,20 @@ def test_what_a_process_wrote_is_in_its_log_at_once():
         assert output.text() == "one\ntwo\n" and not output.has_ended()
         writer.close()
         assert output.text() == "one\ntwo\nthr\ufffd" and output.has_ended()
+
+
+def test_a_line_that_came_while_nobody_looked_is_not_waited_for():
+    ours, theirs = os.pipe()
+    output = process.Output(open(ours, "rb"))
+    with open(theirs, "wb", buffering=0) as writer:
+        seen = output.num_lines()
+        writer.write(b"one\n")
+        while not output.text():
+            pass
+        at = time.monotonic()
+        output.wait(seen, 20)
+        assert time.monotonic() - at < 10
+    output.join(10)
 
 
 def test_nobody_waits_for_a_log_that_is_not_asked_for():

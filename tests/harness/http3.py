@@ -22,6 +22,8 @@ class Client(QuicConnectionProtocol):
         super().__init__(*args, **options)
         self.http = H3Connection(self._quic, enable_webtransport=True)
         self.streams, self.terminated, self._changed = {}, None, asyncio.Event()
+        self.goaways, self._check_kind = 0, self.http._check_control_frame_type
+        self.http._check_control_frame_type = self._note_kind
 
     def quic_event_received(self, event):
         if isinstance(event, ConnectionTerminated):
@@ -31,6 +33,11 @@ class Client(QuicConnectionProtocol):
         for item in self.http.handle_event(event):
             self._note(item)
         self._changed.set()
+
+    def _note_kind(self, kind):
+        """aioquic skips GOAWAY, after this."""
+        self.goaways += kind == 7
+        return self._check_kind(kind)
 
     def _note(self, item):
         stream = self.streams.get(item.stream_id)

@@ -55,10 +55,16 @@ class Output:
         with self._changed:
             return self._ended
 
-    def wait(self, timeout):
-        """Returns when something may have come, at the latest after so many seconds."""
+    def num_lines(self):
         with self._changed:
-            if not self._ended:
+            self._take()
+            return len(self._lines)
+
+    def wait(self, seen, timeout):
+        """Returns when there are more lines than that, or there will be none, at the latest after so many seconds."""
+        with self._changed:
+            self._take()
+            if not self._ended and len(self._lines) == seen:
                 self._changed.wait(timeout)
 
     def join(self, timeout):
@@ -73,7 +79,6 @@ class Output:
                 readable.poll()
                 with self._changed:
                     self._take()
-                    self._changed.notify_all()
 
     def _take(self):
         """Reads what is there. Only under the lock."""
@@ -87,6 +92,7 @@ class Output:
             if not data:
                 self._lines.append(self._rest.decode(errors="replace"))
                 self._ended = True
+            self._changed.notify_all()
 
 
 class Process:
@@ -141,10 +147,11 @@ class Process:
         deadline = time.monotonic() + timeout
         while True:
             is_last_look = self._output.has_ended() or time.monotonic() >= deadline
+            seen = self._output.num_lines()
             if found := self.events(event):
                 return found[0]
             assert not is_last_look, f"{self.name}: no event '{event}'. Its log:\n{self.log}"
-            self._output.wait(0.2)
+            self._output.wait(seen, 0.2)
 
     def running(self):
         return self._process.poll() is None
@@ -213,7 +220,7 @@ class Process:
         while not self.events("ready") and not self._healthy():
             assert self.running(), f"{self.name} ended with {self._process.wait()} at start:\n{self.log}"
             assert time.monotonic() < deadline, f"{self.name} is not ready. Its log:\n{self.log}"
-            self._output.wait(0.05)
+            self._output.wait(self._output.num_lines(), 0.05)
 
 
 class Relay(Process):
