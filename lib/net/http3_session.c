@@ -8,6 +8,9 @@
 #include "lib/net/metrics.h"
 #include "lib/wire/error.h"
 
+/* And two round trips: between the notice of a shutdown and the last GOAWAY. A client may wait for its processor. */
+#define SHUTDOWN_NOTICE (100 * RELAY_MS)
+
 static bool is_request(int64_t id)
 {
     return (id & 3) == 0;
@@ -406,7 +409,8 @@ static void op_shutdown(struct relay_session *base)
      * section 5.2). */
     if (nghttp3_conn_submit_shutdown_notice(session->h3) != 0)
         relay_http3_close(session, NGHTTP3_H3_INTERNAL_ERROR, RELAY_ERR_NO_MEMORY);
-    session->drain_at = relay_loop_now(base->loop) + 2 * relay_quic_conn_srtt(session->quic) + 20 * RELAY_MS;
+    session->drain_at =
+        relay_loop_now(base->loop) + 2 * relay_quic_conn_srtt(session->quic) + SHUTDOWN_NOTICE;
     relay_quic_conn_mark_dirty(session->quic);
     relay_http3_wake(session);
 }
