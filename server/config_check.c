@@ -176,8 +176,7 @@ const char *relay_config_policy_doubt(const struct relay_snapshot *snapshot)
                    lets_pass(snapshot->num_connect_udp, &snapshot->connect_udp[0].acl)
                ? NULL
                : "neither proxy.connect nor proxy.connect-udp, which are OFF where they are not written, "
-                 "lets a "
-                 "target pass: nobody can open a tunnel";
+                 "lets a target pass: nobody can open a tunnel";
 }
 
 static void doubt_rule(const char *directive, const yoml_t *item, void (*cb)(const char *text))

@@ -49,6 +49,16 @@ def test_a_pin_is_made_as_the_example_says(relay, certificates, tcp_echo, tmp_pa
 
 
 @contextlib.contextmanager
+def killed_at_last(started):
+    try:
+        yield
+    finally:
+        if started.poll() is None:
+            started.kill()
+            started.wait()
+
+
+@contextlib.contextmanager
 def unheard(program, config, path, is_closed):
     """A process whose standard descriptors are closed when it starts, or whose output and error are a pipe without a reader."""
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -58,16 +68,12 @@ def unheard(program, config, path, is_closed):
     started = subprocess.Popen(["sh", "-c", f'exec "$@" {redirect}', "sh", process.BUILD / program, "-c", path],
                                env=process.environment(), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     os.close(pipe)
-    try:
+    with killed_at_last(started):
         yield started
         if is_closed:
             assert [os.readlink(f"/proc/{started.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
         started.terminate()
         assert started.wait(20) == 0
-    finally:
-        if started.poll() is None:
-            started.kill()
-            started.wait()
 
 
 @pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "broken pipe"])
@@ -161,7 +167,7 @@ def test_hangup_ends_who_was_started_at_a_terminal(tmp_path, terminal, ends):
         started = subprocess.Popen([process.BUILD / "twohop-client", "-c", path], env=process.environment(), stderr=errors,
                                    stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare)
     os.close(slave)
-    try:
+    with killed_at_last(started):
         vitals.wait(lambda: '"ready"' in log.read_text(), 20, "the start")
         started.send_signal(signal.SIGHUP)
         vitals.wait(lambda: '"reloaded"' in log.read_text(), 10, "a reload")
@@ -173,10 +179,6 @@ def test_hangup_ends_who_was_started_at_a_terminal(tmp_path, terminal, ends):
             vitals.wait(lambda: log.read_text().count('"reloaded"') >= 2, 10, "another reload")
             started.terminate()
             assert started.wait(20) == 0
-    finally:
-        if started.poll() is None:
-            started.kill()
-            started.wait()
     assert not process.REPORT.search(log.read_text())
 
 

@@ -65,8 +65,8 @@ class Leaving(QuicConnectionProtocol):
             self.transmit()
 
 
-class Closing(QuicConnectionProtocol):
-    """A relay that lets the next hop be begun, leads nowhere, and closes."""
+class Granting(QuicConnectionProtocol):
+    """Says 200 to every request."""
 
     _http = None
 
@@ -76,27 +76,29 @@ class Closing(QuicConnectionProtocol):
         for item in self._http.handle_event(event) if self._http else ():
             if isinstance(item, HeadersReceived):
                 self._http.send_headers(item.stream_id, [(b":status", b"200")])
-                self.transmit()
-                asyncio.get_running_loop().call_later(0.05, self.close)
+            self.on_item(item)
+        self.transmit()
 
 
-class Bound(QuicConnectionProtocol):
+class Closing(Granting):
+    """A relay that lets the next hop be begun, leads nowhere, and closes."""
+
+    def on_item(self, item):
+        if isinstance(item, HeadersReceived):
+            asyncio.get_running_loop().call_later(0.05, self.close)
+
+
+class Bound(Granting):
     """An egress that lets no connection move (RFC 9000 section 18.2: disable_active_migration). Every target is an echo."""
 
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, **more)
-        parameters, self._http = self._quic._serialize_transport_parameters, None
+        parameters = self._quic._serialize_transport_parameters
         self._quic._serialize_transport_parameters = lambda: parameters() + b"\x0c\x00"
 
-    def quic_event_received(self, event):
-        if isinstance(event, HandshakeCompleted):
-            self._http = H3Connection(self._quic, enable_webtransport=True)
-        for item in self._http.handle_event(event) if self._http else ():
-            if isinstance(item, HeadersReceived):
-                self._http.send_headers(item.stream_id, [(b":status", b"200")])
-            elif isinstance(item, DataReceived) and not item.stream_ended:
-                self._http.send_data(item.stream_id, item.data, False)
-        self.transmit()
+    def on_item(self, item):
+        if isinstance(item, DataReceived) and not item.stream_ended:
+            self._http.send_data(item.stream_id, item.data, False)
 
 
 @contextlib.contextmanager
