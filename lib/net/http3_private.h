@@ -3,6 +3,7 @@
  *   http3_session.c   the connection: QUIC's callbacks, the task, shutdown and close
  *   http3_timer.c     who has waited long enough: the session's one timer, with all its deadlines
  *   http3_stream.c    one request stream: its life, and the tunnel's operations
+ *   http3_uni.c       the client's unidirectional streams, before nghttp3 reads them
  *   http3_read.c      what nghttp3 tells while it reads
  *   http3_head.c      heads, both ways
  *   http3_buffer.c    the bytes of a stream until they are acknowledged
@@ -188,6 +189,17 @@ struct relay_http3_early {
     size_t len;
 };
 
+/* Server: one of the client's unidirectional streams, as far as it must be understood before nghttp3 reads it. */
+struct relay_http3_uni {
+    int64_t id;            /* 0: none */
+    uint64_t number, left; /* of a head, as far as it has come; bytes of the payload that are not passed on */
+    uint8_t number_left;   /* bytes of the number; 0: none has begun */
+    uint8_t num_held;
+    uint8_t held[8 + 1]; /* the longest element ID, and one byte more */
+    uint8_t phase;
+    bool is_priority;
+};
+
 struct relay_http3 {
     struct relay_session base;    /* first */
     struct relay_quic_conn *quic; /* NULL once it told on_close */
@@ -204,6 +216,7 @@ struct relay_http3 {
     struct relay_http3_link starved, served; /* by `blocked`: wait for room for datagrams; served: has_sent */
     struct relay_http3_early early[RELAY_HTTP3_EARLY_MAX]; /* oldest first */
     size_t num_early, early_bytes;
+    struct relay_http3_uni unis[RELAY_QUIC_UNI_STREAMS];
     struct relay_bucket resets, own_resets;
     int64_t max_seen;     /* highest request stream ID that was opened */
     uint64_t num_closed;  /* request streams that are done */
@@ -262,6 +275,16 @@ static inline struct relay_http3 *relay_http3_of(const struct relay_http3_stream
 {
     return (struct relay_http3 *)stream->tunnel.session;
 }
+
+/* http3_uni.c: what nghttp3 is given of a client's unidirectional stream. For each piece that comes: `complete`, and when
+ * `take_held` says so, that many bytes of `held`; then what `pass` says of the rest, which keeps what it leaves. */
+struct relay_http3_uni *relay_http3_uni_find(struct relay_http3 *session,
+                                             int64_t id); /* NULL: more than QUIC allows */
+void relay_http3_uni_forget(struct relay_http3 *session, int64_t id);
+/* How many bytes it took to what is held. */
+size_t relay_http3_uni_complete(struct relay_http3_uni *uni, const uint8_t *bytes, size_t len);
+size_t relay_http3_uni_take_held(struct relay_http3_uni *uni);
+size_t relay_http3_uni_pass(struct relay_http3_uni *uni, const uint8_t *bytes, size_t len);
 
 /* http3_read.c */
 int relay_http3_read_init(struct relay_http3 *session); /* makes session->h3 */

@@ -191,6 +191,27 @@ static int begin_request(struct relay_http3 *session, int64_t id)
     return 0;
 }
 
+static bool is_client_uni(int64_t id)
+{
+    return (id & 3) == 2;
+}
+
+/* What came on a client's unidirectional stream. Like nghttp3_conn_read_stream, but what is held is taken too. */
+static nghttp3_ssize read_uni(struct relay_http3 *session, int64_t id, const uint8_t *bytes, size_t len,
+                              bool fin)
+{
+    struct relay_http3_uni *uni = relay_http3_uni_find(session, id);
+    if (uni == NULL)
+        return NGHTTP3_ERR_H3_STREAM_CREATION_ERROR;
+    size_t more = relay_http3_uni_complete(uni, bytes, len), held = relay_http3_uni_take_held(uni);
+    nghttp3_ssize used = held > 0 ? nghttp3_conn_read_stream(session->h3, id, uni->held, held, false) : 0;
+    if (used < 0)
+        return used;
+    size_t passed = relay_http3_uni_pass(uni, bytes + more, len - more);
+    used = nghttp3_conn_read_stream(session->h3, id, bytes + more, passed, fin);
+    return used < 0 ? used : (nghttp3_ssize)len;
+}
+
 static uint64_t on_stream_data(void *user, int64_t id, const uint8_t *bytes, size_t len, bool fin)
 {
     struct relay_http3 *session = user;
@@ -199,7 +220,9 @@ static uint64_t on_stream_data(void *user, int64_t id, const uint8_t *bytes, siz
     bool is_new = session->base.is_server && is_request(id) && relay_http3_stream_find(session, id) == NULL;
     if (is_new && begin_request(session, id) != 0)
         return NGHTTP3_H3_INTERNAL_ERROR;
-    nghttp3_ssize used = nghttp3_conn_read_stream(session->h3, id, bytes, len, fin);
+    nghttp3_ssize used = session->base.is_server && is_client_uni(id)
+                             ? read_uni(session, id, bytes, len, fin)
+                             : nghttp3_conn_read_stream(session->h3, id, bytes, len, fin);
     if (used < 0) {
         relay_count(session->base.loop->metrics->malformed, session->base.is_server ? 1 : 0);
         return broken(session, (int)used);
@@ -259,8 +282,10 @@ static void on_stream_closed(void *user, int64_t id, uint64_t code)
     int rv = nghttp3_conn_close_stream(session->h3, id, code);
     if (rv != 0 && rv != NGHTTP3_ERR_STREAM_NOT_FOUND)
         relay_http3_close(session, broken(session, rv), RELAY_ERR_PROTOCOL);
-    if (!is_request(id))
+    if (!is_request(id)) {
+        relay_http3_uni_forget(session, id);
         return;
+    }
     session->num_closed++;
     if (!session->is_broken)
         tell_max_streams(session);

@@ -333,7 +333,9 @@ static int op_respond(struct relay_tunnel *tunnel, const struct relay_response *
     if (rv != 0)
         return rv == NGHTTP3_ERR_NOMEM ? RELAY_ERR_NO_MEMORY : RELAY_ERR_CLOSED;
     stream->is_submitted = true;
-    if (!is_tunnel) {
+    if (is_tunnel) {
+        relay_quic_conn_widen(session->quic);
+    } else {
         end_use(stream);
         watch(stream);
         relay_http3_buffer_begin_small(&stream->buffer);

@@ -20,7 +20,7 @@ struct path_socket {
     struct relay_udp_gso gso;
     size_t mtu;
     int fd, family, error;
-    bool is_blocked, has_received, mtu_changed, close_told;
+    bool is_blocked, is_trusted, mtu_changed, close_told;
 };
 
 static struct path_socket *of(struct relay_packet_path *path)
@@ -73,12 +73,17 @@ static void arm(struct path_socket *self)
         relay_io_arm(self->io, RELAY_IO_READ | (self->is_blocked ? RELAY_IO_WRITE : 0));
 }
 
+void relay_path_socket_trust(struct relay_packet_path *path)
+{
+    of(path)->is_trusted = true;
+}
+
 /* An ICMP message may be forged or pass by; only "nobody listens there" ends a path that has worked. */
 static void on_socket_error(struct path_socket *self, int code)
 {
     if (code == ECONNREFUSED)
         die(self, RELAY_ERR_REFUSED);
-    else if (code != 0 && code != EAGAIN && code != EMSGSIZE && !self->has_received)
+    else if (code != 0 && code != EAGAIN && code != EMSGSIZE && !self->is_trusted)
         die(self, RELAY_ERR_UNREACHABLE);
 }
 
@@ -124,7 +129,7 @@ static void read_packets(struct path_socket *self)
             break;
         }
         for (int i = 0; i < count; i++) {
-            self->has_received = true;
+            self->is_trusted = true;
             if (!deliver(self, &messages[i])) {
                 most = 0;
                 break;

@@ -12,5 +12,7 @@
  * _NO_DESCRIPTORS, _NO_MEMORY, _INVALID. */
 int relay_path_socket_new(struct relay_loop *loop, const struct sockaddr *peer, const struct sockaddr *local,
                           struct relay_packet_path **path);
+/* For a connection that has worked on another socket: from now on only "nobody listens there" ends the path. */
+void relay_path_socket_trust(struct relay_packet_path *path);
 
 #endif

@@ -11,6 +11,8 @@
 #include "lib/wire/error.h"
 
 #define TOKEN_MAX 512 /* it must fit into an Initial beside the ClientHello */
+/* ns. Whoever would close sooner than twice as much is not kept open: our PINGs would be a flood. */
+#define KEEP_ALIVE_MIN (100 * RELAY_MS)
 
 void relay_quic_random(uint8_t *bytes, size_t len, const ngtcp2_rand_ctx *ctx)
 {
@@ -34,7 +36,7 @@ static void apply_keep_alive(struct relay_quic_conn *conn, const ngtcp2_transpor
     if (remote->max_idle_timeout != 0 && (idle == 0 || remote->max_idle_timeout < idle))
         idle = remote->max_idle_timeout;
     if (idle != 0 && (conn->keep_alive == 0 || conn->keep_alive > idle / 2))
-        conn->keep_alive = idle / 2;
+        conn->keep_alive = idle / 2 > KEEP_ALIVE_MIN ? idle / 2 : KEEP_ALIVE_MIN;
     if (conn->keeps_alive && conn->keep_alive != 0)
         ngtcp2_conn_set_keep_alive_timeout(conn->qc, conn->keep_alive);
 }
@@ -173,6 +175,25 @@ static int on_remove_connection_id(ngtcp2_conn *qc, const ngtcp2_cid *cid, void 
     return 0;
 }
 
+/* A client's: ngtcp2 ends the handshake when it writes next. What a server may do only later it can say before, in
+ * packets that are read together with its Finished, and then ngtcp2 aborts the process (its first connection ID is
+ * retired) or reads what it has freed (the handshake is confirmed). Such a connection fails. */
+static int on_dcid_status(ngtcp2_conn *qc, ngtcp2_connection_id_status_type type, uint64_t sequence,
+                          const ngtcp2_cid *cid, const uint8_t *token, void *user)
+{
+    struct relay_quic_conn *conn = user;
+    if (type != NGTCP2_CONNECTION_ID_STATUS_TYPE_ACTIVATE || conn->is_settled)
+        return 0;
+    conn->is_settled = sequence == 0;
+    return conn->is_settled ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
+}
+
+static int on_handshake_confirmed(ngtcp2_conn *qc, void *user)
+{
+    struct relay_quic_conn *conn = user;
+    return conn->is_settled ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
+}
+
 static int on_path_validation(ngtcp2_conn *qc, uint32_t flags, const ngtcp2_path *path,
                               const ngtcp2_path *old_path, ngtcp2_path_validation_result result, void *user)
 {
@@ -233,9 +254,12 @@ static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
     .get_new_connection_id = on_new_connection_id, .remove_connection_id = on_remove_connection_id,          \
     .path_validation = on_path_validation, .recv_stateless_reset = on_recv_stateless_reset
 
-const ngtcp2_callbacks relay_quic_client_callbacks = {
-    COMMON_CALLBACKS, .client_initial = ngtcp2_crypto_client_initial_cb,
-    .recv_retry = ngtcp2_crypto_recv_retry_cb, .recv_new_token = on_recv_new_token};
+const ngtcp2_callbacks relay_quic_client_callbacks = {COMMON_CALLBACKS,
+                                                      .client_initial = ngtcp2_crypto_client_initial_cb,
+                                                      .recv_retry = ngtcp2_crypto_recv_retry_cb,
+                                                      .recv_new_token = on_recv_new_token,
+                                                      .dcid_status = on_dcid_status,
+                                                      .handshake_confirmed = on_handshake_confirmed};
 
 const ngtcp2_callbacks relay_quic_server_callbacks = {
     COMMON_CALLBACKS, .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb,

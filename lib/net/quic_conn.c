@@ -10,10 +10,10 @@
 #include "lib/wire/error.h"
 
 #define PACKET_SIZE_MAX    1452 /* the last size probed */
-#define UNI_STREAMS        8    /* HTTP/3 needs 3; greased ones come on top */
 #define UNI_WINDOW         65536
 #define ACTIVE_CIDS        4 /* of the peer's that we keep for migrations */
 #define DATAGRAM_FRAME_MAX 65535
+#define STRANGER_WINDOWS   4 /* stream windows: what a client may send at once while nobody knows it */
 #define SILENT_AFTER       3 /* PTO */
 
 static ngtcp2_conn *get_conn(ngtcp2_crypto_conn_ref *ref)
@@ -268,15 +268,22 @@ static void fill_settings(struct relay_quic_conn *conn, ngtcp2_settings *setting
     settings->pmtud_probeslen = conn->mtu.num_probes;
 }
 
+/* ngtcp2 keeps what comes out of order, in pieces of 4 KiB: one byte of each costs a client nearly nothing. */
+static uint64_t stranger_window(const struct relay_limits *limits)
+{
+    uint64_t window = (uint64_t)STRANGER_WINDOWS * limits->window_initial;
+    return window < limits->window_max ? window : limits->window_max;
+}
+
 static void fill_params(ngtcp2_transport_params *params, const struct relay_limits *limits, bool is_server)
 {
     ngtcp2_transport_params_default(params);
     params->initial_max_stream_data_bidi_local = limits->window_initial;
     params->initial_max_stream_data_bidi_remote = limits->window_initial;
     params->initial_max_stream_data_uni = UNI_WINDOW;
-    params->initial_max_data = limits->window_max;
+    params->initial_max_data = is_server ? stranger_window(limits) : limits->window_max;
     params->initial_max_streams_bidi = is_server ? limits->max_streams : 0;
-    params->initial_max_streams_uni = UNI_STREAMS;
+    params->initial_max_streams_uni = RELAY_QUIC_UNI_STREAMS;
     params->max_idle_timeout = limits->quic_idle_timeout;
     params->active_connection_id_limit = ACTIVE_CIDS;
     params->max_datagram_frame_size = DATAGRAM_FRAME_MAX;
@@ -301,6 +308,7 @@ int relay_quic_server_conn_new(const struct relay_quic_server_config *config, st
     conn->is_server = true;
     conn->preface = config->preface;
     conn->max_streams = config->limits->max_streams;
+    conn->window_later = config->limits->window_max - stranger_window(config->limits);
     fill_settings(conn, &settings, config->limits);
     fill_params(&params, config->limits, true);
     params.original_dcid_present = 1;
@@ -486,6 +494,13 @@ void relay_quic_conn_credit(struct relay_quic_conn *conn, uint64_t len)
         return;
     ngtcp2_conn_extend_max_offset(conn->qc, len);
     relay_quic_conn_mark_dirty(conn);
+}
+
+void relay_quic_conn_widen(struct relay_quic_conn *conn)
+{
+    if (conn->window_later > 0)
+        relay_quic_conn_credit(conn, conn->window_later);
+    conn->window_later = 0;
 }
 
 void relay_quic_conn_allow_streams(struct relay_quic_conn *conn, uint64_t max_streams)

@@ -25,6 +25,9 @@
 #include "lib/net/packet_path.h"
 #include "lib/net/tunnel.h"
 
+/* Of the peer's, open at once. HTTP/3 needs 3; greased ones come on top. */
+#define RELAY_QUIC_UNI_STREAMS 8
+
 struct relay_quic_conn;
 struct relay_quic_credentials; /* quic_tls.h: certificates or trust, shared by the connections of a worker */
 
@@ -120,6 +123,9 @@ void relay_quic_conn_stop_stream(struct relay_quic_conn *conn, int64_t stream, u
 /* Credit: the connection's as soon as bytes are buffered, the stream's when its consumer took them. */
 void relay_quic_conn_credit_stream(struct relay_quic_conn *conn, int64_t stream, uint64_t len);
 void relay_quic_conn_credit(struct relay_quic_conn *conn, uint64_t len);
+/* A server's: the client has got a tunnel. Until then its connection's window is that of a few streams, from now on
+ * window_max. */
+void relay_quic_conn_widen(struct relay_quic_conn *conn);
 /* How many request streams the peer may have open at once from now on (never fewer than before). */
 void relay_quic_conn_allow_streams(struct relay_quic_conn *conn, uint64_t max_streams);
 

@@ -56,18 +56,19 @@ struct relay_quic_conn {
     bool is_flushing;
     bool is_server, is_nested, is_ready, is_silent;
     bool wants_writable;  /* a datagram was answered RELAY_BLOCKED */
-    bool datagrams_first; /* whose turn it is at the next flush */
+    bool datagrams_first; /* whose turn it was when both had last something to send and room */
     bool keeps_alive;
     bool restart_mtu;
+    bool is_settled;     /* a client's: ngtcp2 has ended the handshake */
     bool *is_heard;      /* a client's, or NULL */
     uint64_t keep_alive; /* ns, of the client's configuration; 0: half of the negotiated idle timeout */
     uint64_t app_error;  /* a user's callback wants the connection closed with it; 0: no */
     ngtcp2_ccerr ccerr;
     int close_error;
     uint64_t close_code;
-    size_t ceiling;       /* a client's: see relay_quic_conn_ceiling */
-    size_t peer_datagram; /* the peer's max_datagram_frame_size; 0: none */
-    uint64_t max_streams;
+    size_t ceiling;                       /* a client's: see relay_quic_conn_ceiling */
+    size_t peer_datagram;                 /* the peer's max_datagram_frame_size; 0: none */
+    uint64_t max_streams, window_later;   /* a server's: see relay_quic_conn_widen */
     uint64_t last_received, flight_since; /* ns: for relay_quic_conn_is_silent; the peer's own packets */
     uint8_t *farewell;
     size_t farewell_len;

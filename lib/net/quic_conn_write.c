@@ -296,12 +296,18 @@ static void probe_mtu(struct relay_quic_conn *conn)
 
 /* ---- the flush ---- */
 
-static void tell_writable(struct relay_quic_conn *conn)
+/* Somebody waits to send a datagram, and it could go. */
+static bool has_datagrams(struct relay_quic_conn *conn)
 {
     if (!conn->wants_writable || conn->cb == NULL || !conn->is_ready || conn->state != RELAY_QUIC_OPEN)
-        return;
+        return false;
     size_t size = packet_size(conn);
-    if (size == 0 || relay_quic_conn_room(conn) < size)
+    return size > 0 && relay_quic_conn_room(conn) >= size;
+}
+
+static void tell_writable(struct relay_quic_conn *conn)
+{
+    if (!has_datagrams(conn))
         return;
     conn->wants_writable = false;
     conn->cb->on_writable(conn->user);
@@ -352,6 +358,8 @@ static void set_timer(struct relay_quic_conn *conn)
         relay_timer_set(conn->loop, &conn->timer, at);
 }
 
+/* Datagrams and streams take turns at being first: neither may starve the other. A flush without room is nobody's
+ * turn: bulk data brings one after each ACK's, and would have all the others. */
 static enum wrote write_all(struct relay_quic_conn *conn)
 {
     if (conn->restart_mtu) {
@@ -361,13 +369,17 @@ static enum wrote write_all(struct relay_quic_conn *conn)
     relay_quic_mtu_raise(&conn->mtu, relay_loop_now(conn->loop));
     if (conn->is_ready && relay_quic_mtu_is_probing(&conn->mtu))
         probe_mtu(conn);
-    /* Datagrams and streams take turns at being first: neither may starve the other. */
-    conn->datagrams_first = !conn->datagrams_first;
-    if (conn->datagrams_first)
-        tell_writable(conn);
+    if (has_datagrams(conn)) {
+        conn->datagrams_first = !conn->datagrams_first;
+        if (conn->datagrams_first) {
+            /* They are sent by tasks, which come before this one does again. */
+            tell_writable(conn);
+            relay_task_queue(conn->loop, &conn->flush);
+            return WROTE_BLOCKED;
+        }
+    }
     enum wrote wrote = conn->state == RELAY_QUIC_OPEN ? write_streams(conn) : WROTE_BLOCKED;
-    if (!conn->datagrams_first)
-        tell_writable(conn);
+    tell_writable(conn);
     return wrote;
 }
 

@@ -8,13 +8,13 @@
 #define START_IPV4       1250
 #define START_IPV6       1232
 #define LAST             1452 /* the last size probed */
-#define LESS             4    /* bytes, when a size is tried again */
+#define LESS             2    /* bytes, when a size is tried again */
 #define IDLE_MAX         256
 #define TRIES            3                /* ngtcp2's number of packets for a size */
 #define GIVE_UP_AFTER    3                /* PTO after the last of them; the others are repeated after one */
 #define DECIDE_AFTER     2                /* PTO after a probe */
 #define PAUSE_FIRST      (250 * RELAY_MS) /* before the third packet */
-#define PAUSE_GROWS      8                /* times */
+#define PAUSE_GROWS      2                /* times */
 #define PAUSE_MAX        (600 * RELAY_SECOND) /* RFC 8899 section 5.1.1: PMTU_RAISE_TIMER */
 #define CWND_MIN         (2 * LAST)           /* the congestion controller's minimum, or less */
 #define NARROW_AFTER     3                    /* PTO at the minimum */
@@ -181,6 +181,13 @@ static void judge_silence(struct relay_quic_mtu *mtu, uint64_t now)
     mtu->sent = mtu->idle = 0;
 }
 
+/* Inside another connection that looks for its size at the same time, each try comes half a pause after that one's: beside
+ * it, its packets would be lost as long as that one does not know yet that it may send more. */
+static uint64_t first_pause(const struct relay_quic_mtu *mtu)
+{
+    return mtu->start == LEAST ? PAUSE_FIRST + PAUSE_FIRST / 2 : PAUSE_FIRST;
+}
+
 /* Its probe, or the repetition, has left. */
 static void set_times(struct relay_quic_mtu *mtu, uint64_t now, uint64_t pto)
 {
@@ -189,7 +196,7 @@ static void set_times(struct relay_quic_mtu *mtu, uint64_t now, uint64_t pto)
     mtu->decide_at = now + pto * (is_last ? GIVE_UP_AFTER + DECIDE_AFTER : DECIDE_AFTER);
     if (mtu->sent != TRIES - 1)
         return;
-    mtu->pause = mtu->pause == 0 ? PAUSE_FIRST : PAUSE_GROWS * mtu->pause;
+    mtu->pause = mtu->pause == 0 ? first_pause(mtu) : PAUSE_GROWS * mtu->pause;
     if (mtu->pause > PAUSE_MAX)
         mtu->pause = PAUSE_MAX;
     mtu->again_at = now + mtu->pause;

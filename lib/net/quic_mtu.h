@@ -8,11 +8,13 @@
  * as one does whose way back is narrow.
  *
  * The sizes: what paths of 1500, of 1400 and a little less carry, and what is left of those inside (32 bytes
- * less), the smallest first. Each is tried three times: twice at once, and once more after a pause, which grows with
+ * less), the smallest first. Each is tried three times: twice at once, and once more after a pause, which doubles with
  * each size that was tried so long, to 600 s (RFC 8899 section 5.1.1, PMTU_RAISE_TIMER). A size that did not arrive
  * then is over for ngtcp2, and so is every larger one; but one a little smaller is not, which is tried the same way,
- * and so on. So what a path comes to carry later is found, less some bytes: above all in a connection whose path is
- * inside another one that looks for its size at the same time. All are given up after some 40 minutes.
+ * and so on. So what a path comes to carry later is found, less some bytes, and after about as long again as it took
+ * to come: above all in a connection whose path is inside another one that looks for its size at the same time.
+ * That one begins its pauses half as long again, so that the two do not try at the same moment: what it sends before the
+ * outer one knows of its success is lost. All are given up after about an hour.
  *
  * A probe longer than the buffer stays pending in ngtcp2, so it leaves exactly when relay_quic_mtu_probe_size
  * gives it room; that a larger size is probed next says that the one before has arrived, a smaller one that it
@@ -34,7 +36,7 @@
 #include <stdint.h>
 
 #define RELAY_QUIC_MTU_SIZES  5
-#define RELAY_QUIC_MTU_AGAIN  7 /* how often a little smaller */
+#define RELAY_QUIC_MTU_AGAIN  15 /* how often a little smaller */
 #define RELAY_QUIC_MTU_PROBES (RELAY_QUIC_MTU_SIZES * (1 + RELAY_QUIC_MTU_AGAIN))
 
 struct relay_quic_mtu {

@@ -14,7 +14,7 @@ TOO_BIG = 'twohop_dropped_total{reason="too_big"}'
 class Case:
     """front, back: the MTU of the two links; holes: (front, back) beyond which packets vanish without a word; up, down: UDP
     payloads that must pass toward the target and back. A little more may: each time that a hop probes while the one below
-    does, it loses four bytes."""
+    does, it loses two bytes."""
 
     def __init__(self, name, family=4, front=1500, back=1500, holes=(0, 0), up=0, down=0):
         self.name, self.family, self.front, self.back = name, family, front, back

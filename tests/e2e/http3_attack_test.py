@@ -199,6 +199,37 @@ def test_gaps_over_many_connections(egress, certificates, tcp_echo):
         asyncio.run(run())
 
 
+def test_a_strangers_window_is_small(egress, certificates, tcp_echo):
+    """ngtcp2 keeps one byte in 4 KiB of memory, until what is before it comes: as much as the window of the connection,
+    which is small until there is a tunnel."""
+    relay = egress()
+
+    def sparse(client):
+        left, quic = client._quic._remote_max_data, client._quic
+        for stream in range(0, 400, 4):
+            most = min(left, quic._remote_max_stream_data_bidi_remote)
+            yield from (quic_frames.stream(stream, at, b"x") for at in range(1, most, 4096))
+            left -= most
+
+    async def run():
+        async with contextlib.AsyncExitStack() as stack:
+            rss = relay.vitals.rss()
+            for _ in range(8):
+                client = await stack.enter_async_context(http3.client(relay.at.tls, certificates.ca))
+                await pour(client, Sender(client), sparse(client))
+                assert error_of(client) is None
+            assert (relay.vitals.rss() - rss) / 8 < 4 * MIB, (relay.vitals.rss() - rss) / 8 / MIB
+
+    async def with_a_tunnel():
+        async with http3.client(relay.at.tls, certificates.ca) as client:
+            assert (await client.response(client.connect_tcp(tcp_echo.authority, AUTH)))[0] == 200
+            await client.until(lambda: client._quic._remote_max_data >= 6 * MIB, 5)
+
+    with unharmed(relay, certificates, tcp_echo, 32 * MIB):
+        asyncio.run(run())
+        asyncio.run(with_a_tunnel())
+
+
 WRONG = {  # frames, and the transport error that ends the connection
     "above the stream window": ([quic_frames.stream(0, 1 << 20, b"x")], FLOW_CONTROL_ERROR),
     "above the connection's window": ([quic_frames.stream(4 * i, 127 * 1024, b"x") for i in range(60)], FLOW_CONTROL_ERROR),
@@ -279,6 +310,33 @@ def test_wrong_streams(egress, certificates, tcp_echo, name):
 
     with unharmed(relay, certificates, tcp_echo):
         asyncio.run(run())
+
+
+def longer(number, size):
+    """A number in more bytes than it needs (RFC 9000 section 16)."""
+    return (number | {2: 1, 4: 2, 8: 3}[size] << 8 * size - 2).to_bytes(size, "big")
+
+
+def test_priority_updates_in_pieces(egress, certificates, tcp_echo):
+    """Cut at every byte (RFC 9218 section 7.2). nghttp3 does not bear what ends behind the element ID."""
+    relay = egress()
+    updates = [varint(0) + b"u=1", longer(4, 2) + b"u=2,i", longer(8, 4), longer(12, 8) + b"u=3", varint(16) + b" " * 30 + b"u=1"]
+
+    async def run(cut):
+        async with http3.client(relay.at.tls, certificates.ca) as client:
+            await client.ping()
+            for one in updates:
+                data = frame(0xF0700, one)
+                for piece in (data[:cut], data[cut:]):
+                    client._quic.send_stream_data(client.http._local_control_stream_id, piece)
+                    client.transmit()
+                    await asyncio.sleep(0)
+            assert (await client.response(client.get("/index.html")))[0] == 200
+            assert error_of(client) is None
+
+    with unharmed(relay, certificates, tcp_echo, 32 * MIB):
+        for cut in range(1, 18):
+            asyncio.run(run(cut))
 
 
 @pytest.mark.parametrize("which", ["control", "encoder", "decoder"])

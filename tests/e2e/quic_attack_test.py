@@ -375,6 +375,28 @@ def test_a_key_update_of_tls_behind_finished(egress, certificates, tcp_echo, mon
         patch.undo()
 
 
+# ---- transport parameters ----
+
+# ms. The second is a few ns for whoever counts in ns and forgets that a number has an end.
+@pytest.mark.parametrize("idle", [1, pow(15625, -1, 1 << 58)], ids=["short", "huge"])
+def test_an_idle_timeout_does_not_make_a_flood_of_pings(egress, certificates, tcp_echo, idle):
+    """A tunnel is kept alive, but not a thousand times a second."""
+    relay = egress()
+
+    async def run():
+        async with http3.client(relay.at.tls, certificates.ca, announced={"max_idle_timeout": idle}) as client:
+            stream = client.connect_tcp(tcp_echo.authority, AUTH)
+            assert (await client.response(stream))[0] == 200
+            await asyncio.sleep(0.5)
+            received = client._quic._spaces[Epoch.ONE_RTT]
+            before = received.largest_received_packet
+            await asyncio.sleep(2)
+            assert received.largest_received_packet - before <= 60
+
+    with unharmed(relay, certificates, tcp_echo):
+        asyncio.run(run())
+
+
 # ---- acknowledgements (T24) ----
 
 @pytest.mark.parametrize("name", ["far", "next"])

@@ -9,6 +9,8 @@ from aioquic.h3.events import DataReceived, DatagramReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, StreamReset
 
+from harness.quic_frames import announce
+
 
 class Stream:
     """What has come on one stream."""
@@ -93,10 +95,15 @@ class Client(QuicConnectionProtocol):
 
 
 @contextlib.asynccontextmanager
-async def client(port, ca, host="127.0.0.1", name="localhost", **options):
-    """A connected Client."""
+async def client(port, ca, host="127.0.0.1", name="localhost", announced=None, **options):
+    """A connected Client. announced: {transport parameter: value}, instead of aioquic's own."""
     options = {"max_datagram_frame_size": 65536} | options
     configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=name, cafile=str(ca),
                                       verify_mode=ssl.CERT_REQUIRED, **options)
-    async with connect(host, port, configuration=configuration, create_protocol=Client) as connection:
+
+    def create(quic, **more):
+        announce(quic, **(announced or {}))
+        return Client(quic, **more)
+
+    async with connect(host, port, configuration=configuration, create_protocol=create) as connection:
         yield connection

@@ -1,6 +1,8 @@
 """QUIC frames put together by hand, and a way to send them over a connection that aioquic has made."""
 import struct
 
+from aioquic.buffer import Buffer
+from aioquic.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
 from aioquic.quic.stream import StreamFinishedError
 from aioquic.tls import Epoch
 
@@ -50,6 +52,19 @@ def path_challenge(data):
 
 def close(code):
     return b"\x1d" + varint(code) + varint(0)
+
+
+def announce(quic, **changes):
+    """Transport parameters that a connection of aioquic announces instead of its own, before it begins."""
+    serialize = quic._serialize_transport_parameters
+
+    def changed():
+        parameters, buffer = pull_quic_transport_parameters(Buffer(data=serialize())), Buffer(capacity=1024)
+        for name, value in changes.items():
+            setattr(parameters, name, value)
+        push_quic_transport_parameters(buffer, parameters)
+        return buffer.data
+    quic._serialize_transport_parameters = changed
 
 
 class Sender:

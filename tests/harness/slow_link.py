@@ -1,4 +1,4 @@
-"""A link of two TUN devices that takes its time: TCP and QUIC see a delay as on a real path."""
+"""A link of two TUN devices that takes its time: TCP and QUIC see a delay, and a bottleneck, as on a real path."""
 import collections
 import fcntl
 import os
@@ -21,10 +21,16 @@ def _open(host, name):
 
 class SlowLink:
     """Between two netns.Hosts, `delay` seconds each way. A context manager. seen: every Packet of IP, `at` when it left its sender,
-    `up` if that was the first host."""
+    `up` if that was the first host.
 
-    def __init__(self, one, one_addresses, other, other_addresses, delay):
-        self.delay, self.seen = delay, []
+    rate: bytes per second of each way, None: no limit; up to QUEUE seconds' worth of them wait, what comes above is dropped.
+    """
+
+    QUEUE = 0.05
+
+    def __init__(self, one, one_addresses, other, other_addresses, delay, rate=None):
+        self.delay, self.rate, self.seen = delay, rate, []
+        self._free = {}  # by device: when it has sent what waits
         self._fds = []
         for host, addresses in ((one, one_addresses), (other, other_addresses)):
             name = host.next_link()
@@ -45,6 +51,16 @@ class SlowLink:
         for fd in (*self._fds, *self._waker):
             os.close(fd)
 
+    def _sent(self, fd, size, now):
+        """When the packet has passed the bottleneck; None: it is dropped."""
+        if self.rate is None:
+            return now
+        begins = max(now, self._free.get(fd, now))
+        if begins > now + self.QUEUE:
+            return None
+        self._free[fd] = begins + size / self.rate
+        return self._free[fd]
+
     def _run(self):
         queue = collections.deque()  # (due, to, bytes), in the order of time
         while True:
@@ -55,7 +71,9 @@ class SlowLink:
             for fd in readable:
                 packet, now = os.read(fd, 65536), time.monotonic()
                 self.seen.append(Packet(now, fd == self._fds[0], len(packet)))
-                queue.append((now + self.delay, self._fds[1 - self._fds.index(fd)], packet))
+                sent = self._sent(fd, len(packet), now)
+                if sent is not None:
+                    queue.append((sent + self.delay, self._fds[1 - self._fds.index(fd)], packet))
             while queue and queue[0][0] <= time.monotonic():
                 _, to, packet = queue.popleft()
                 os.write(to, packet)
