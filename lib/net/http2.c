@@ -141,6 +141,7 @@ static struct http2_session *session_new(struct relay_stream *stream, const stru
         .peer = stream->peer,
     };
     session->transport = stream;
+    relay_stream_share(stream);
     session->budget = budget;
     session->rtt = RTT_ASSUMED;
     session->active_at = session->heard_at = relay_loop_now(stream->loop);

@@ -50,6 +50,7 @@ struct relay_stream_ops {
     size_t (*unacknowledged)(struct relay_stream *stream);       /* NULL: not known */
     enum relay_stream_peer (*look)(struct relay_stream *stream); /* NULL: not known */
     void (*guard)(struct relay_stream *stream);                  /* NULL: a no-op */
+    void (*share)(struct relay_stream *stream);                  /* NULL: a no-op */
     void (*fin)(struct relay_stream *stream);
     void (*pause)(struct relay_stream *stream);
     void (*resume)(struct relay_stream *stream);
@@ -134,6 +135,14 @@ static inline void relay_stream_guard(struct relay_stream *stream)
 {
     if (stream->ops->guard != NULL)
         stream->ops->guard(stream);
+}
+
+/* Several flows go through it from now on: the kernel takes no more of a TCP stream than it may send soon, so that the
+ * bytes of one flow do not stand in a long line behind another's. */
+static inline void relay_stream_share(struct relay_stream *stream)
+{
+    if (stream->ops->share != NULL)
+        stream->ops->share(stream);
 }
 
 /* Half-close after what was sent: FIN (TLS: close_notify, then FIN). Reading goes on. */

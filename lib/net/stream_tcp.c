@@ -29,13 +29,14 @@
 #include "lib/net/stream.h"
 #include "lib/wire/error.h"
 
-#define HIGH_MARK      (192 * 1024)        /* what may be written at once */
-#define QUEUE_MARK     (64 * 1024)         /* what may wait because the kernel refused it */
-#define BORROWED_MARK  (64 * 1024)         /* borrowed bytes are written when there are so many of them */
-#define LOW_MARK       (32 * 1024)         /* below it a source is asked for more */
-#define MAX_BORROWED   16                  /* pieces written at once; more are written in several calls */
-#define GATHER_PIECE   (8 * 1024)          /* smaller pieces are gathered */
-#define GATHER_MAX     (64 * 1024)         /* and written when there are so many of them */
+#define HIGH_MARK      (192 * 1024) /* what may be written at once */
+#define QUEUE_MARK     (64 * 1024)  /* what may wait because the kernel refused it */
+#define BORROWED_MARK  (64 * 1024)  /* borrowed bytes are written when there are so many of them */
+#define LOW_MARK       (32 * 1024)  /* below it a source is asked for more */
+#define MAX_BORROWED   16           /* pieces written at once; more are written in several calls */
+#define GATHER_PIECE   (8 * 1024)   /* smaller pieces are gathered */
+#define GATHER_MAX     (64 * 1024)  /* and written when there are so many of them */
+#define UNSENT_MARK    (64 * 1024)  /* of a shared stream, in the kernel, beyond the congestion window */
 #define LINGER_FIN     (2 * RELAY_SECOND)  /* a released stream waits that long for the peer's FIN */
 #define LINGER_STALLED (30 * RELAY_SECOND) /* that long for a queue that does not move */
 #define LINGER_MAX     (60 * RELAY_SECOND) /* and that long in all: nobody keeps a socket alive by the trickle */
@@ -369,6 +370,13 @@ static void tcp_guard(struct relay_stream *stream)
         set_guarded(tcp, true);
 }
 
+/* The kernel sizes its buffer for one flow's throughput: megabytes, which at 20 Mbit/s are a second. */
+static void tcp_share(struct relay_stream *stream)
+{
+    const int unsent = UNSENT_MARK;
+    setsockopt(((struct tcp *)stream)->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+}
+
 static void tcp_fin(struct relay_stream *stream)
 {
     struct tcp *tcp = (struct tcp *)stream;
@@ -440,6 +448,7 @@ static const struct relay_stream_ops tcp_ops = {
     .unacknowledged = tcp_unacknowledged,
     .look = tcp_look,
     .guard = tcp_guard,
+    .share = tcp_share,
     .fin = tcp_fin,
     .pause = tcp_pause,
     .resume = tcp_resume,

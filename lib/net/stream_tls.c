@@ -409,6 +409,11 @@ static void tls_guard(struct relay_stream *stream)
     relay_stream_guard(((struct tls *)stream)->lower);
 }
 
+static void tls_share(struct relay_stream *stream)
+{
+    relay_stream_share(((struct tls *)stream)->lower);
+}
+
 static void tls_fin(struct relay_stream *stream)
 {
     struct tls *tls = (struct tls *)stream;
@@ -484,6 +489,7 @@ static const struct relay_stream_ops tls_ops = {
     .room = tls_room,
     .send = tls_send,
     .guard = tls_guard,
+    .share = tls_share,
     .fin = tls_fin,
     .pause = tls_pause,
     .resume = tls_resume,

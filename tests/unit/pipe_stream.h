@@ -20,6 +20,7 @@ struct pipe_stream {
     size_t in_len, in_size;
     size_t total_in, max_in; /* bytes ever, and at once */
     bool is_ended, is_blocked, is_writable_due, is_fin_due, is_reset_due, is_closed_told;
+    bool is_shared;
     bool is_stuck; /* reads nothing: as a peer that never reads */
     enum { PIPE_OPEN, PIPE_RELEASED, PIPE_CLOSED, PIPE_RESET } ending;
 };
@@ -33,6 +34,11 @@ static inline void pipe_wake(struct pipe_stream *pipe)
 static inline void pipe_start(struct relay_stream *stream)
 {
     pipe_wake((struct pipe_stream *)stream);
+}
+
+static inline void pipe_share(struct relay_stream *stream)
+{
+    ((struct pipe_stream *)stream)->is_shared = true;
 }
 
 static inline size_t pipe_room(struct relay_stream *stream)
@@ -106,6 +112,7 @@ static const struct relay_stream_ops pipe_ops = {
     .start = pipe_start,
     .room = pipe_room,
     .send = pipe_send,
+    .share = pipe_share,
     .fin = pipe_fin,
     .pause = pipe_pause,
     .resume = pipe_resume,

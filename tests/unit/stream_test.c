@@ -1,6 +1,8 @@
 #include "tests/unit/stream_peer.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 
 static void every_burst_comes_back(void **state)
 {
@@ -153,6 +155,31 @@ static void a_stalled_reader_stops_the_writer(void **state)
     free(bytes);
     close_peer(&client);
     close(fds[1]);
+}
+
+/* What the kernel holds unsent while nobody reads: what another flow on the stream would wait for. */
+static int unsent_of_a_stalled_stream(bool is_shared)
+{
+    int fds[2], unsent = 0;
+    make_pair(fds);
+    struct peer client;
+    start_peer(&client, make_tcp(fds[0]));
+    if (is_shared)
+        relay_stream_share(client.stream);
+    uint8_t *bytes = make_pattern(100000);
+    while (relay_stream_send(client.stream, bytes, 100000))
+        ;
+    free(bytes);
+    assert_int_equal(ioctl(fds[0], SIOCOUTQNSD, &unsent), 0);
+    close_peer(&client);
+    close(fds[1]);
+    return unsent;
+}
+
+static void a_shared_stream_is_a_short_line(void **state)
+{
+    assert_true(unsent_of_a_stalled_stream(false) > 512 * 1024);
+    assert_true(unsent_of_a_stalled_stream(true) <= 192 * 1024);
 }
 
 /* Both sides of an echo stall and recover: nothing is lost when send says no and the source is paused. */
@@ -320,6 +347,7 @@ int main(void)
                                         tear_down_loop),
         cmocka_unit_test_setup_teardown(a_look_at_the_peer_of_a_paused_stream, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_stalled_reader_stops_the_writer, set_up_loop, tear_down_loop),
+        cmocka_unit_test_setup_teardown(a_shared_stream_is_a_short_line, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(back_pressure_loses_nothing, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_released_stream_sends_what_it_holds, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_released_stream_waits_two_seconds, set_up_loop, tear_down_loop),
