@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/net/plain_file.h"
 #include "lib/wire/address.h"
 #include "lib/wire/base64.h"
 #include "lib/wire/error.h"
@@ -69,6 +70,14 @@ static int refuse(const char **expected, const char *text)
 {
     *expected = text;
     return RELAY_ERR_INVALID;
+}
+
+/* What is there in place of the file that was wanted; the text stays until the next one is. */
+static int refuse_other(const char **expected, const char *wanted, const char *other, const char *path)
+{
+    static char text[RELAY_CONFIG_TEXT_SIZE];
+    snprintf(text, sizeof(text), "%s, not %s: %s", wanted, other, path);
+    return refuse(expected, text);
 }
 
 static int no_memory(const char **expected)
@@ -190,16 +199,18 @@ static int take_token(const char *text, char **token, const char **expected)
     return *token != NULL ? 0 : no_memory(expected);
 }
 
-/* From the first line. `flags`: of open(2). */
-static int read_token(const char *path, int flags, char **token, struct stat *status, const char **expected)
+#define READABLE_TOKEN "a readable file with the token in it"
+
+/* From the first line. */
+static int read_token(const char *path, char **token, struct stat *status, const char **expected)
 {
     char text[RELAY_TOKEN_MAX + 3];
-    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t len = fd >= 0 && fstat(fd, status) == 0 ? read(fd, text, sizeof(text) - 1) : -1;
     if (fd >= 0)
         close(fd);
     if (len < 0)
-        return refuse(expected, "a readable file with the token in it");
+        return refuse(expected, READABLE_TOKEN);
     text[len] = '\0';
     text[strcspn(text, "\r\n")] = '\0';
     int error = take_token(text, token, expected);
@@ -221,7 +232,10 @@ int relay_hop_identity_load_token(struct relay_hop_identity *identity, const cha
     struct stat status;
     if (identity->token != NULL)
         return refuse(expected, token_expected);
-    int error = read_token(path, 0, &identity->token, &status, expected);
+    const char *other = relay_plain_file_refusal(path, RELAY_PLAIN_FILE_OR_GIVEN_PIPE);
+    if (other != NULL)
+        return refuse_other(expected, READABLE_TOKEN, other, path);
+    int error = read_token(path, &identity->token, &status, expected);
     if (error != 0 || !S_ISREG(status.st_mode))
         return error;
     identity->is_token_exposed = (status.st_mode & (S_IRGRP | S_IROTH)) != 0;
@@ -246,13 +260,17 @@ int relay_hop_identity_set_ca(struct relay_hop_identity *identity, const char *p
 {
     if (identity->has_pin)
         return refuse(expected, trust_expected);
+    static const char wanted[] = "a PEM file with a certificate in it";
+    const char *other = relay_plain_file_refusal(path, RELAY_PLAIN_FILE_ONLY);
+    if (other != NULL)
+        return refuse_other(expected, wanted, other, path);
     FILE *file = fopen(path, "re");
     if (file == NULL)
         return refuse(expected, "a readable PEM file");
     const bool is_good = has_certificate(file);
     fclose(file);
     if (!is_good)
-        return refuse(expected, "a PEM file with a certificate in it");
+        return refuse(expected, wanted);
     free(identity->ca);
     identity->ca = strdup(path);
     return identity->ca != NULL ? 0 : no_memory(expected);
@@ -294,8 +312,13 @@ static int read_again(struct relay_client_config *config, struct relay_hop_ident
     const char *expected = NULL;
     if (identity->token_file == NULL)
         return 0;
-    /* O_NONBLOCK: a pipe that stands there meanwhile is not waited for. */
-    int error = read_token(identity->token_file, O_NONBLOCK, &identity->fresh_token, &status, &expected);
+    const char *other = relay_plain_file_refusal(identity->token_file, RELAY_PLAIN_FILE_ONLY);
+    if (other != NULL) {
+        snprintf(config->error, sizeof(config->error), "%s: expected " READABLE_TOKEN ", not %s",
+                 identity->token_file, other);
+        return RELAY_ERR_INVALID;
+    }
+    int error = read_token(identity->token_file, &identity->fresh_token, &status, &expected);
     if (error != 0)
         snprintf(config->error, sizeof(config->error), "%s: expected %s", identity->token_file, expected);
     return error;

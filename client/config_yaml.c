@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <yaml.h>
 
+#include "lib/net/plain_file.h"
 #include "lib/net/yaml_depth.h"
 #include "lib/wire/error.h"
 
@@ -355,6 +356,11 @@ int relay_client_config_load_file(struct relay_client_config *config, const char
 {
     size_t len = 0;
     mode_t mode = 0;
+    const char *other = relay_plain_file_refusal(path, RELAY_PLAIN_FILE_OR_GIVEN_PIPE);
+    if (other != NULL) {
+        snprintf(config->error, sizeof(config->error), "%s: expected a file, not %s", path, other);
+        return RELAY_ERR_INVALID;
+    }
     char *text = read_file(path, &len, &mode);
     if (text == NULL) {
         snprintf(config->error, sizeof(config->error), "%s: %s", path, strerror(errno));

@@ -90,8 +90,9 @@ int relay_config_load(const char *file, enum relay_config_use use, struct relay_
     config->log_level = RELAY_LOG_INFO;
     config->resolver = (struct relay_resolver_config){.timeout = 5 * RELAY_SECOND, .cache_names = 10000};
     int error = RELAY_ERR_INVALID;
-    if (use == RELAY_CONFIG_RELOAD && relay_config_would_block(file))
-        snprintf(why, why_size, "%s: expected " RELAY_CONFIG_NO_PIPE, file);
+    const char *other = relay_config_file_refusal(file, use);
+    if (other != NULL)
+        snprintf(why, why_size, "%s: expected a file, not %s", file, other);
     else
         error = relay_yaml_load(&config->yaml, file, why, why_size);
     if (error == 0)

@@ -9,6 +9,7 @@
 #include <h2o/configurator.h>
 
 #include "lib/net/hosts_file.h"
+#include "lib/net/plain_file.h"
 #include "modules/limits_config.h"
 #include "modules/proxy_config.h"
 #include "server/config_error.h"
@@ -43,32 +44,41 @@ static const char *in_place_of(const char *name)
     return NULL;
 }
 
-/* h2o would take a folder that is not there, and answer 404 for ever. */
+/* h2o would take what is not there, and answer 404 for ever; no FIFO or device is served (request.c). */
 static int check_served(yoml_t *value, const char *name)
 {
     struct stat status;
     const bool is_folder = strcmp(name, "file.dir") == 0;
     if (value->type != YOML_TYPE_SCALAR || (!is_folder && strcmp(name, "file.file") != 0))
         return 0;
-    if (stat(value->data.scalar, &status) == 0 && S_ISDIR(status.st_mode) == is_folder)
+    if (stat(value->data.scalar, &status) == 0 &&
+        (is_folder ? S_ISDIR(status.st_mode) : S_ISREG(status.st_mode)))
         return 0;
-    return refuse(value, name, is_folder ? "a folder that is there" : "a file that is there");
+    return refuse(value, name, is_folder ? "a folder that is there" : "a regular file that is there");
 }
 
-bool relay_config_would_block(const char *file)
+const char *relay_config_file_refusal(const char *path, enum relay_config_use use)
 {
-    struct stat status;
-    return stat(file, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode));
+    return relay_plain_file_refusal(path, use == RELAY_CONFIG_RELOAD ? RELAY_PLAIN_FILE_ONLY
+                                                                     : RELAY_PLAIN_FILE_OR_GIVEN_PIPE);
 }
 
-/* A reload reads these in the thread of the signals and of admin.listen. */
-static int check_read(yoml_t *value, const char *name)
+/* What is read to be put to use. Certificates and keys are, more than once. */
+static int check_read(yoml_t *value, const char *name, enum relay_config_use use)
 {
-    static const char *const names[] = {"auth.tokens", "certificate-file", "key-file"};
-    for (size_t i = 0; value->type == YOML_TYPE_SCALAR && i < sizeof(names) / sizeof(names[0]); i++)
-        if (strcmp(name, names[i]) == 0 && relay_config_would_block(value->data.scalar))
-            return refuse(value, name, RELAY_CONFIG_NO_PIPE);
-    return 0;
+    const char *other = NULL;
+    if (value->type != YOML_TYPE_SCALAR)
+        return 0;
+    const char *path = value->data.scalar;
+    if (strcmp(name, "auth.tokens") == 0)
+        other = relay_config_file_refusal(path, use);
+    else if (strcmp(name, "certificate-file") == 0 || strcmp(name, "key-file") == 0)
+        other = relay_plain_file_refusal(path, RELAY_PLAIN_FILE_ONLY);
+    if (other == NULL)
+        return 0;
+    h2o_configurator_command_t command = {.name = name};
+    h2o_configurator_errprintf(&command, value, "expected a file, not %s: %s", other, path);
+    return -1;
 }
 
 /* One key of a mapping. A reload does not look at files that are served: hosts and paths stay as they are. */
@@ -77,7 +87,9 @@ static int check_pair(yoml_t *key, yoml_t *value, enum relay_config_use use)
     const char *name = key->type == YOML_TYPE_SCALAR ? key->data.scalar : "";
     if (in_place_of(name) != NULL)
         return refuse(key, name, in_place_of(name));
-    const int error = use != RELAY_CONFIG_RELOAD ? check_served(value, name) : check_read(value, name);
+    int error = check_read(value, name, use);
+    if (error == 0 && use != RELAY_CONFIG_RELOAD)
+        error = check_served(value, name);
     return error != 0 ? error : relay_config_check_tree(value, use);
 }
 

@@ -5,9 +5,9 @@
 
 #include "server/config.h"
 
-/* Whether reading the file might wait for somebody: it is a pipe or a device. A file that is not there is none. */
-bool relay_config_would_block(const char *file);
-#define RELAY_CONFIG_NO_PIPE "a file: at a reload a pipe or a device would be waited for"
+/* What stands in the place of a file that is read once for each configuration: see lib/net/plain_file.h. A reload has no
+ * pipe to read it from. */
+const char *relay_config_file_refusal(const char *path, enum relay_config_use use);
 
 /* Before the directives are applied. 0, or -1 after a message. */
 int relay_config_check_tree(yoml_t *root, enum relay_config_use use);

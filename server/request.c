@@ -1,7 +1,11 @@
 #include "server/request.h"
 
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "lib/net/metrics.h"
 #include "lib/wire/address.h"
@@ -396,6 +400,25 @@ static void copy_head(struct request *self, const struct relay_request *head)
 }
 
 /* ---- what no handler is asked ---- */
+
+typedef h2o_filecache_ref_t *open_file_fn(h2o_filecache_t *cache, const char *path, int flags);
+
+/* Ours takes precedence over the library's function of this name, which its file handler calls: to open a FIFO, or some
+ * devices, waits for another process, and the worker with it. Neither is a file to be served: 403. O_NONBLOCK is for one
+ * that takes the file's place in between, and for a file with a lease. */
+h2o_filecache_ref_t *h2o_filecache_open_file(h2o_filecache_t *cache, const char *path, int flags)
+{
+    static _Atomic(open_file_fn *) next;
+    struct stat status;
+    open_file_fn *open_file = next;
+    if (open_file == NULL)
+        next = open_file = (open_file_fn *)dlsym(RTLD_NEXT, "h2o_filecache_open_file");
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) {
+        errno = EACCES;
+        return NULL;
+    }
+    return open_file(cache, path, flags | O_NONBLOCK);
+}
 
 /* Its file name would end there. */
 static bool has_nul(const h2o_req_t *req)

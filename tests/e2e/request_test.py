@@ -1,5 +1,7 @@
 """Ordinary requests on the three HTTP versions: a file, an error page, and what is no request at all."""
 import asyncio
+import os
+import pathlib
 import socket
 import ssl
 
@@ -40,6 +42,47 @@ def test_http1_pipelined(egress):
         for _ in range(20):
             status, fields = connection.head()
             assert status == 200 and connection.body(fields) == b"hello from twohop\n"
+
+
+def has_read_the_end(port, client):
+    """Whether who listens on `port` has read all that this socket sent, and its FIN."""
+    state = f":{port:04X} 0100007F:{client.getsockname()[1]:04X} 08 "  # CLOSE_WAIT
+    queues = [line.split()[4] for line in pathlib.Path("/proc/net/tcp").read_text().splitlines() if state in line]
+    return bool(queues) and queues[0].endswith(":00000000")
+
+
+def test_a_half_close_behind_pipelined_requests(egress, tmp_path):
+    """The first answer takes its time to be read; the others still come, and then the end (RFC 9112 section 9.3.2)."""
+    large = os.urandom(16 << 20)  # more than kernels hold
+    (tmp_path / "www" / "larger").write_bytes(large)
+    with http1.Connection(egress.at.clear) as connection:
+        connection.send("GET /larger HTTP/1.1\r\nHost: a\r\n\r\n" + "GET /index.html HTTP/1.1\r\nHost: a\r\n\r\n" * 10)
+        connection.socket.shutdown(socket.SHUT_WR)
+        vitals.wait(lambda: has_read_the_end(egress.at.clear, connection.socket))
+        status, fields = connection.head()
+        assert status == 200 and connection.body(fields) == large
+        for left in reversed(range(10)):
+            status, fields = connection.head()
+            assert status == 200 and connection.body(fields) == b"hello from twohop\n"
+            assert fields.get("connection") == (None if left else "close")
+        assert connection.read_all() == b""
+
+
+def test_a_fifo_stops_no_worker(egress, tmp_path):
+    """Nor does a request for it disturb who waits at its other end."""
+    for name in ("fifo", "fifo.html"):
+        os.mkfifo(tmp_path / "www" / name)
+    (tmp_path / "www" / "link").symlink_to("fifo")
+    with socket.socket(socket.AF_UNIX) as listener, http1.Connection(egress.at.clear) as connection:
+        listener.bind(str(tmp_path / "www" / "socket"))
+        for path in ("/fifo", "/fifo.html", "/link", "/socket"):
+            status, fields = connection.request("GET", path)
+            assert status == 403
+            connection.body(fields)
+        with pytest.raises(OSError, match="No such device"):  # nobody holds the other end
+            os.open(tmp_path / "www" / "fifo", os.O_WRONLY | os.O_NONBLOCK)
+        status, fields = connection.request("GET", "/index.html")
+        assert status == 200 and connection.body(fields) == b"hello from twohop\n"
 
 
 @pytest.mark.parametrize("tls", [False, True])
