@@ -108,6 +108,11 @@ static void fail(struct relay_http1 *h, int error)
         refuse(h, 400, error);
 }
 
+bool relay_http1_is_last(const struct relay_http1 *h)
+{
+    return h->fin_seen && h->in.len <= h->told;
+}
+
 /* Both directions of a tunnel, or the response of a message, have ended. */
 void relay_http1_finish_if_done(struct relay_http1 *h)
 {
@@ -182,7 +187,9 @@ static void begin_request(struct relay_http1 *h, const struct relay_http1_head *
         relay_timer_stop(h->super.loop, &h->timer);
     else
         relay_timer_set_after(h->super.loop, &h->timer, h->super.limits->idle_timeout);
+    h->told = head->len;
     h->super.cb->on_request(h->super.user, &h->tunnel, &head->request);
+    h->told = 0;
     if (h->state == RELAY_HTTP1_AT_END)
         return;
     if (head->expects_continue && h->in.len == head->len && !h->responded)
@@ -237,6 +244,7 @@ static size_t deliver(struct relay_http1 *h, uint8_t *bytes, size_t len)
             result = h->body_left == 0;
         }
         at += used;
+        h->told = at;
         if (data_len > 0)
             relay_tunnel_deliver(&h->tunnel, data, data_len);
         if (h->state == RELAY_HTTP1_AT_END)
@@ -260,13 +268,15 @@ static bool deliver_waiting(struct relay_http1 *h)
     size_t len = h->in.len < RELAY_SCRATCH_SIZE ? h->in.len : RELAY_SCRATCH_SIZE;
     memcpy(scratch, relay_buffer_bytes(&h->in), len);
     size_t used = deliver(h, scratch, len);
+    h->told = 0;
     relay_loop_return_scratch(h->super.loop);
     if (h->state != RELAY_HTTP1_AT_END)
         relay_buffer_consume(&h->in, used);
     return h->state != RELAY_HTTP1_AT_END;
 }
 
-/* The peer's FIN, once everything before it has been dealt with. */
+/* The peer's FIN, once everything before it has been dealt with: whoever closes one direction after the last of
+ * pipelined requests gets all answers (RFC 9112 section 9.3.2). */
 static void take_fin(struct relay_http1 *h)
 {
     if (!h->fin_seen || h->state == RELAY_HTTP1_AT_END || h->in_done)
@@ -319,6 +329,7 @@ static void on_bytes(void *user, uint8_t *bytes, size_t len)
     if (h->state == RELAY_HTTP1_AT_HEAD && h->in.len == 0)
         relay_timer_set_after(h->super.loop, &h->timer, h->super.limits->head_timeout);
     size_t used = h->in.len == 0 ? deliver(h, bytes, len) : 0;
+    h->told = 0;
     if (h->state == RELAY_HTTP1_AT_END)
         return;
     if (relay_buffer_append(&h->in, bytes + used, len - used) != RELAY_OK)
@@ -331,7 +342,6 @@ static void on_fin(void *user)
 {
     struct relay_http1 *h = user;
     h->fin_seen = true;
-    h->context.keep_alive = false;
     advance(h);
 }
 

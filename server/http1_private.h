@@ -29,6 +29,7 @@ struct relay_http1 {
     struct relay_stream *stream;
     struct relay_tunnel tunnel; /* of the current request; valid while has_tunnel */
     struct relay_buffer in;     /* not yet parsed or delivered */
+    size_t told; /* so many of its first bytes are the current request's, which is being told of them */
     enum relay_http1_body body;
     struct relay_http1_chunked chunked;
     uint64_t body_left;
@@ -54,6 +55,8 @@ void relay_http1_update_reading(struct relay_http1 *h);
 /* Ends the stream, cleanly or with a TCP RST; the tunnel's user and the session's are told `error`. More than once. */
 void relay_http1_end(struct relay_http1 *h, int error);
 void relay_http1_reset(struct relay_http1 *h, int error);
+/* Whether the peer, which has said all, has no request behind the current one. */
+bool relay_http1_is_last(const struct relay_http1 *h);
 /* After a change of in_done or out_done: ends the request, and the connection where it was the last one. */
 void relay_http1_finish_if_done(struct relay_http1 *h);
 /* The next one may come; its timer runs. */

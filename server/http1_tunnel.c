@@ -24,7 +24,7 @@ static int tunnel_respond(struct relay_tunnel *tunnel, const struct relay_respon
     /* After a refused CONNECT only the challenge leaves the connection open, because clients answer it there, and only
      * for that: what an optimistic client sent for its tunnel must not be read as a request (T04). */
     bool is_refused = h->context.kind == RELAY_KIND_BYTES && response->status / 100 != 2;
-    if (h->is_shutdown || h->fin_seen || h->state == RELAY_HTTP1_AT_BODY ||
+    if (h->is_shutdown || relay_http1_is_last(h) || h->state == RELAY_HTTP1_AT_BODY ||
         (is_refused && response->status != 407))
         h->context.keep_alive = false;
     h->is_challenged = is_refused;

@@ -142,6 +142,35 @@ static void pipelined_requests_are_answered_in_order(void **state)
     end();
 }
 
+/* Of what came before the FIN every complete request is answered, also behind an answer that takes its time, and that
+ * is said of the last one; what is cut is not. */
+static void a_fin_lets_pipelined_requests_be_answered(void **state)
+{
+    static const char one[] = "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 2\r\n\r\nok";
+    static const char last[] = "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+    static const char *const cut[] = {"", "GET /4 HTT",
+                                      "POST /4 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"};
+    for (size_t i = 0; i < sizeof(cut) / sizeof(cut[0]); i++) {
+        begin("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
+              "POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+              "GET /3 HTTP/1.1\r\nHost: last\r\n\r\n");
+        send(t.fd, cut[i], strlen(cut[i]), 0);
+        shutdown(t.fd, SHUT_WR);
+        run_until(t.fin);
+        run_for(10 * RELAY_MS);
+        assert_int_equal(t.num_requests, 1);
+        t.answers = true;
+        answer();
+        expect(NULL);
+        assert_string_equal(t.authority, i < 2 ? "last" : "a");
+        assert_int_equal(t.num_requests, i < 2 ? 3 : 4);
+        assert_memory_equal(wire, one, sizeof(one) - 1);
+        assert_memory_equal(wire + sizeof(one) - 1, one, sizeof(one) - 1);
+        assert_string_equal(wire + 2 * (sizeof(one) - 1), i == 0 ? last : one);
+        end();
+    }
+}
+
 /* Sends requests until the session takes no more, or `most` of them; how many. The last one may be cut. */
 static unsigned send_many(unsigned most)
 {
@@ -188,6 +217,28 @@ static void requests_wait_for_a_reader(void **state)
     end();
     assert_int_equal(num_answered, count);
     assert_true(count < most);
+}
+
+/* A FIN changes nothing of that: the requests before it wait in the session, and are answered as the peer reads. */
+static void requests_before_a_fin_wait_for_a_reader(void **state)
+{
+    unsigned count = 0;
+    begin_small();
+    for (unsigned before = 0; t.num_requests == count && count < 100000; before = count) {
+        count = before + send_many(100);
+        for (int i = 0; i < 100 && t.num_requests < count; i++)
+            run_turn();
+    }
+    shutdown(t.fd, SHUT_WR);
+    run_for(10 * RELAY_MS);
+    const unsigned num_unread = t.num_requests;
+    const bool has_waited = !t.session_closed;
+    for (ssize_t n = 1; n > 0;)
+        run_until((n = recv(t.fd, wire, sizeof(wire), MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
+    const unsigned num_answered = t.num_requests;
+    end();
+    assert_true(has_waited && num_unread < count);
+    assert_int_equal(num_answered, count);
 }
 
 static void a_peer_that_reads_no_answers_is_reset(void **state)
@@ -342,8 +393,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(requests_wait_for_a_reader, set_up_loop, tear_down_loop),
+        cmocka_unit_test_setup_teardown(requests_before_a_fin_wait_for_a_reader, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(a_peer_that_reads_no_answers_is_reset, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(pipelined_requests_are_answered_in_order, set_up_loop,
+                                        tear_down_loop),
+        cmocka_unit_test_setup_teardown(a_fin_lets_pipelined_requests_be_answered, set_up_loop,
                                         tear_down_loop),
         cmocka_unit_test_setup_teardown(a_connect_carries_bytes_and_half_closes, set_up_loop, tear_down_loop),
         cmocka_unit_test_setup_teardown(bytes_before_the_200_are_refused, set_up_loop, tear_down_loop),
