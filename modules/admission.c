@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <jansson.h>
+#include <sys/random.h>
 
 #include "lib/net/log.h"
 #include "lib/net/metrics.h"
@@ -21,12 +22,13 @@ struct relay_account {
     /* A dialler's: names that are asked of DNS in vain count with the dials, and the account outlives them. */
     struct relay_lookup_payer payer;
     struct relay_env *env;
-    struct relay_token_account *token; /* held */
+    struct relay_token_account *token; /* held; NULL: auth is off */
 };
 
 struct relay_admission {
     struct relay_ticket *held; /* all that have a token */
     struct relay_account *connections[BUCKETS], *diallers[BUCKETS];
+    uint64_t seed; /* of the keys of sources */
 };
 
 /* ---- accounts ---- */
@@ -35,8 +37,12 @@ static struct relay_admission *admission_of(struct relay_env *env)
 {
     if (env->admission != NULL)
         return env->admission;
-    env->admission = calloc(1, sizeof(*env->admission));
-    return env->admission;
+    struct relay_admission *admission = calloc(1, sizeof(*admission));
+    if (admission != NULL &&
+        getrandom(&admission->seed, sizeof(admission->seed), 0) != sizeof(admission->seed))
+        admission->seed = (uint64_t)(uintptr_t)admission;
+    env->admission = admission;
+    return admission;
 }
 
 static uint64_t mix(uint64_t x)
@@ -177,24 +183,42 @@ static void on_orphan_end(struct relay_lookup_payer *payer)
 
 struct relay_lookup_payer *relay_ticket_payer(const struct relay_ticket *ticket)
 {
-    return ticket->dialler != NULL ? &ticket->dialler->payer : NULL;
+    return &ticket->dialler->payer;
 }
 
-/* The token's dials; its tunnels are counted over all workers, elsewhere. */
-static int take_dialler(struct relay_ticket *ticket, struct relay_env *env, uint32_t max)
+/* Who asks: the token; with auth off the source, an IPv4 address or an IPv6 /64; behind one of `peers:`, which are many
+ * users, the connection. The low bits keep the three apart. */
+static uint64_t dialler_key(const struct relay_admission *admission, const struct relay_session *session,
+                            const struct relay_token_account *token, const struct relay_snapshot *snapshot)
+{
+    if (token != NULL)
+        return (uintptr_t)token;
+    struct relay_address source;
+    relay_address_from_sockaddr(&source, NULL, &session->peer);
+    if (relay_prefix_set_contains(&snapshot->peers, &source))
+        return (uintptr_t)session | 1;
+    struct relay_prefix prefix = relay_prefix_of(&source, 32, 64);
+    return relay_prefix_hash(&prefix, admission->seed) | 3;
+}
+
+/* Its dials; a token's tunnels are counted over all workers, elsewhere. Only a token has a limit of dials: many may stand
+ * behind one address. */
+static int take_dialler(struct relay_ticket *ticket, struct relay_env *env,
+                        const struct relay_session *session, const struct relay_snapshot *snapshot)
 {
     int error;
-    struct relay_account *dialler =
-        take_account(env->admission->diallers, (uintptr_t)ticket->token, 0, &error);
+    uint64_t key = dialler_key(env->admission, session, ticket->token, snapshot);
+    struct relay_account *dialler = take_account(env->admission->diallers, key, 0, &error);
     ticket->dialler = dialler;
     if (dialler == NULL)
         return error;
-    dialler->dials_max = max;
-    if (dialler->token == NULL) {
+    dialler->dials_max = ticket->token != NULL ? snapshot->caps.dials_per_token : 0;
+    if (dialler->env == NULL) {
         dialler->env = env;
         dialler->token = ticket->token;
         dialler->payer.on_end = on_orphan_end;
-        relay_token_account_hold(env->token_accounts, ticket->token);
+        if (ticket->token != NULL)
+            relay_token_account_hold(env->token_accounts, ticket->token);
     }
     return 0;
 }
@@ -245,8 +269,8 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
     if (connection != NULL && token != NULL)
         error = relay_token_account_take(env->token_accounts, token, snapshot->caps.tunnels_per_token,
                                          relay_loop_now(env->loop), &ticket->token);
-    if (error == 0 && ticket->token != NULL &&
-        (error = take_dialler(ticket, env, snapshot->caps.dials_per_token)) != 0)
+    if (error == 0 && (error = take_dialler(ticket, env, tunnel->session, snapshot)) != 0 &&
+        ticket->token != NULL)
         relay_token_account_release(env->token_accounts, ticket->token);
     if (error != 0) {
         release_account(admission->connections, connection);

@@ -16,7 +16,8 @@
 #include "lib/wire/authority.h"
 #include "modules/env.h"
 
-struct relay_account; /* what one connection has open, and what one token dials on this worker */
+/* What one connection has open, and what one token, or with auth off one source, dials on this worker. */
+struct relay_account;
 struct relay_run;
 struct relay_token_account;
 
@@ -25,7 +26,7 @@ struct relay_ticket {
     /* private */
     struct relay_env *env;
     struct relay_tunnel *tunnel;
-    struct relay_account *connection, *dialler; /* dialler: the token's; NULL without one */
+    struct relay_account *connection, *dialler; /* dialler: the token's or source's */
     struct relay_token_account *token;          /* NULL without one */
     struct relay_account *queue;                /* where it waits to dial; NULL: it does not */
     struct relay_ticket *prev, *next;           /* in that */
@@ -48,7 +49,7 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
 void relay_ticket_dial(struct relay_ticket *ticket, void (*on_turn)(struct relay_ticket *ticket));
 /* The dial is over, well or badly: the lookup has been cancelled before. Fine when there was none. */
 void relay_ticket_dialled(struct relay_ticket *ticket);
-/* For the dial's lookup. NULL without a token. */
+/* For the dial's lookup: so that no token, and with auth off no source, takes all of the resolver. */
 struct relay_lookup_payer *relay_ticket_payer(const struct relay_ticket *ticket);
 
 /* The 2xx is out: counts the tunnel as open and, until snapshot->observe_until, logs who reaches what. That is the

@@ -9,8 +9,6 @@
 #include "lib/wire/error.h"
 #include "modules/snapshot.h"
 
-#define TOKEN_FILE_BYTES_MAX ((size_t)16 << 20) /* 100 000 lines fit */
-
 static int apply_auth(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
                       struct relay_snapshot *snapshot)
 {
@@ -29,12 +27,12 @@ static int apply_auth(h2o_configurator_command_t *cmd, h2o_configurator_context_
 /* The whole file, to be freed; NULL with errno. */
 static char *read_file(const char *path, size_t *len)
 {
-    char *bytes = malloc(TOKEN_FILE_BYTES_MAX + 1);
+    char *bytes = malloc(RELAY_TOKEN_FILE_BYTES_MAX + 1);
     FILE *stream = bytes != NULL ? fopen(path, "re") : NULL;
     if (stream == NULL)
         goto Fail;
-    *len = fread(bytes, 1, TOKEN_FILE_BYTES_MAX + 1, stream);
-    if (!ferror(stream) && *len <= TOKEN_FILE_BYTES_MAX) {
+    *len = fread(bytes, 1, RELAY_TOKEN_FILE_BYTES_MAX + 1, stream);
+    if (!ferror(stream) && *len <= RELAY_TOKEN_FILE_BYTES_MAX) {
         fclose(stream);
         return bytes;
     }

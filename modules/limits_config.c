@@ -68,9 +68,10 @@ const struct relay_directive relay_limits_directives[] = {
      .min = 0,
      .max = 1000000,
      .default_text = "0",
-     .help = "Tunnels at once of one token, all workers together; 0: no limit. In any case, when tunnels "
-             "have half "
-             "of the descriptors, a token that has more than an eighth of what is left gets no more."},
+     .help = "Tunnels at once of one token, all workers together; 0: no limit but its share of the "
+             "descriptors (ulimit -n), of which each tunnel needs one: half of them for a token alone. When "
+             "tunnels have that half, a token that has more than an eighth of what is left gets no more, in "
+             "any case."},
     {.name = "limits.dials-per-connection",
      RELAY_DIRECTIVE_U32_AT(caps.dials_per_connection),
      .min = 1,

@@ -57,6 +57,15 @@ static void answer_owned(const struct page *page, const char *type, char *text, 
 
 static const struct relay_tunnel_user nobody = {0};
 
+/* Whether it is the page's, whatever query stands behind. */
+static bool asks_for(const struct relay_request *request, const char *page)
+{
+    const struct relay_slice *path = &request->path;
+    const char *query = path->len > 0 ? memchr(path->base, '?', path->len) : NULL;
+    size_t len = query != NULL ? (size_t)(query - path->base) : path->len;
+    return relay_slice_is((struct relay_slice){path->base, len}, page);
+}
+
 static void on_request(void *user, struct relay_tunnel *tunnel, const struct relay_request *request)
 {
     const struct relay_admin *self = user;
@@ -66,13 +75,13 @@ static void on_request(void *user, struct relay_tunnel *tunnel, const struct rel
     relay_tunnel_attach(tunnel, &nobody, NULL);
     if (!page.is_head && !relay_slice_is(request->method, "GET")) {
         answer_text(&page, 405, "GET or HEAD only\n");
-    } else if (relay_slice_is(request->path, "/metrics")) {
+    } else if (asks_for(request, "/metrics")) {
         char *text = relay_admin_metrics_text(source, &len);
         answer_owned(&page, "text/plain; version=0.0.4; charset=utf-8", text, len);
-    } else if (relay_slice_is(request->path, "/status.json")) {
+    } else if (asks_for(request, "/status.json")) {
         char *text = relay_admin_status_json(source, relay_loop_now(self->loop), &len);
         answer_owned(&page, "application/json", text, len);
-    } else if (relay_slice_is(request->path, "/healthz")) {
+    } else if (asks_for(request, "/healthz")) {
         answer_text(&page, source->is_draining ? 503 : 200, source->is_draining ? "draining\n" : "ok\n");
     } else {
         answer_text(&page, 404, "/metrics, /status.json or /healthz\n");

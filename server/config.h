@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <h2o.h>
 
 #include "lib/net/log.h"
@@ -26,6 +27,7 @@
 #include "server/config_yaml.h"
 
 #define RELAY_LISTENERS_MAX 64
+#define RELAY_ADMIN_MODE    0660
 
 /* One `listen:`. Its files were read and match each other when the configuration was loaded. */
 struct relay_listener_config {
@@ -57,7 +59,8 @@ struct relay_config {
     size_t num_listeners;
     struct {
         bool is_given;
-        char *path; /* of a unix socket; NULL: `address` (loopback) and `port` */
+        char *path;  /* of a unix socket; NULL: `address` (loopback) and `port` */
+        mode_t mode; /* of that socket; 0: not given, RELAY_ADMIN_MODE */
         struct relay_address address;
         uint16_t port;
     } admin;

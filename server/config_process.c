@@ -190,6 +190,23 @@ static int apply_admin_listen(h2o_configurator_command_t *cmd, h2o_configurator_
     return -1;
 }
 
+static int apply_admin_mode(h2o_configurator_command_t *cmd, h2o_configurator_context_t *ctx, yoml_t *node,
+                            struct relay_snapshot *snapshot)
+{
+    static const char expected[] =
+        "an octal mode from 0600 to 0666, as 0666: nobody needs to execute a socket";
+    const char *text = relay_directive_scalar(cmd, node, expected);
+    if (text == NULL)
+        return -1;
+    const char *digits = text[0] == '0' ? text + 1 : text;
+    if (strlen(digits) == 3 && digits[0] == '6' && strspn(digits, "0246") == 3) {
+        relay_config_of(ctx)->admin.mode = (mode_t)strtoul(digits, NULL, 8);
+        return 0;
+    }
+    h2o_configurator_errprintf(cmd, node, "expected %s", expected);
+    return -1;
+}
+
 /* ---- resolver ---- */
 
 /* Appends "address:port" to the list that the resolver takes. */
@@ -287,6 +304,10 @@ const struct relay_directive relay_process_directives[] = {
         "admin.listen", apply_admin_listen, "ADDRESS:PORT | PATH", NULL,
         "Where /metrics, /status.json and /healthz are served: a loopback address or a unix socket, "
         "which is removed at the end, where user: may remove it; a start replaces one that nobody serves."),
+    CUSTOM(
+        "admin.mode", apply_admin_mode, "0600 .. 0666", "0660",
+        "Who may connect to the unix socket of admin.listen, beside its owner: 0666 lets every user of this "
+        "machine who reaches its folder."),
     CUSTOM("resolver.servers", apply_resolver_servers, "[ADDRESS, ADDRESS:PORT, ...]", "those of the system",
            "The DNS servers that are asked for targets. Tunnels to port 53 are open to these only."),
     CUSTOM("resolver.timeout", apply_resolver_timeout, "whole seconds from 1 to 60", "5",

@@ -46,7 +46,10 @@ static void say(char *why, size_t size, const struct relay_listener_config *conf
 
 static const char *text_of(int system_error)
 {
-    return system_error == EADDRNOTAVAIL ? "expected an address of this machine" : strerror(system_error);
+    return system_error == EADDRNOTAVAIL ? "expected an address of this machine"
+           : system_error == EACCES
+               ? "Permission denied (ports below 1024 need a start as root or CAP_NET_BIND_SERVICE)"
+               : strerror(system_error);
 }
 
 /* Of relay_quic_group_bind, whose errors have texts that speak of targets. */
@@ -255,8 +258,14 @@ struct relay_listeners *relay_listeners_open(const struct relay_config *config, 
     for (size_t i = 0; error == 0 && i < self->num_entries; i++)
         if (!self->entries[i].config->is_quic) /* these tell of the others' ports */
             error = open_entry(self, &self->entries[i], why, size);
-    /* On a failure the process ends: what the workers have been given goes with it. */
-    return error == 0 ? self : NULL;
+    if (error == 0)
+        return self;
+    /* The process ends: what the workers have been given goes with it. */
+    for (size_t i = 0; i < self->num_entries; i++)
+        unload(&self->entries[i]);
+    relay_quic_tickets_unref(self->tickets);
+    free(self);
+    return NULL;
 }
 
 void relay_listeners_each(const struct relay_listeners *self, void (*cb)(void *user, const char *text),
@@ -343,7 +352,7 @@ int relay_listeners_reload(struct relay_listeners *self, char *why, size_t size)
 
 /* ---- admin ---- */
 
-static int bind_unix(const char *path)
+static int bind_unix(const char *path, mode_t mode)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path)) {
@@ -362,7 +371,7 @@ static int bind_unix(const char *path)
         errno = error == EACCES || error == EPERM ? error : EADDRINUSE;
         return -1;
     }
-    mode_t before = umask(0117);
+    mode_t before = umask(~mode & 0777);
     if (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, SOMAXCONN) != 0) {
         close(fd);
         fd = -1;
@@ -387,7 +396,8 @@ int relay_listeners_bind_admin(const struct relay_config *config, struct relay_a
     int error = 0;
     *admin = (struct relay_admin_socket){0};
     if (config->admin.path != NULL) {
-        admin->fd = bind_unix(config->admin.path);
+        admin->fd =
+            bind_unix(config->admin.path, config->admin.mode != 0 ? config->admin.mode : RELAY_ADMIN_MODE);
         error = admin->fd >= 0 ? 0 : -errno;
         if (error == 0 && stat(config->admin.path, &status) == 0) {
             admin->device = status.st_dev;
@@ -401,7 +411,7 @@ int relay_listeners_bind_admin(const struct relay_config *config, struct relay_a
     }
     if (error == 0)
         return 0;
-    say_admin(why, size, config, text_of(-error));
+    say_admin(why, size, config, config->admin.path != NULL ? strerror(-error) : text_of(-error));
     return RELAY_ERR_INVALID;
 }
 

@@ -1,6 +1,7 @@
 /* twohop: the relay, as ingress or as egress. */
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,13 +12,14 @@
 #include "server/process.h"
 #include "server/reload_files.h"
 #include "server/server.h"
+#include "server/token_append.h"
 #include "server/token_new.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const char usage[] = "Usage: twohop -c FILE         serve\n"
                             "       twohop -t -c FILE      test the configuration and exit\n"
-                            "       twohop token new NAME  make a token\n"
+                            "       twohop token new NAME  make a token; with --append FILE add it to FILE\n"
                             "\n"
                             "  -c, --config FILE  YAML configuration\n"
                             "  -t, --test         test it and exit: no port is opened, and only root can try "
@@ -31,10 +33,16 @@ static const char usage[] = "Usage: twohop -c FILE         serve\n"
                             "while and exits; a second one ends at once.\n";
 
 static const char token_usage[] =
-    "Usage: twohop token new NAME\n"
+    "Usage: twohop token new NAME [--append FILE]\n"
     "\n"
     "Prints a new secret, for its user, and the line to append to the file of auth.tokens:\n"
     "    NAME SHA256-OF-THE-SECRET [expires=WHEN]\n"
+    "With --append the line goes to that file, and the secret alone is printed; then SIGHUP. The file is "
+    "made, "
+    "0640, if there\n"
+    "is none. One that has the name, says none, is a link or no file of tokens is refused, and stays as it "
+    "is.\n"
+    "\n"
     "NAME is 1-64 letters, digits, '.', '_' or '-', not '-' first, and not \"none\". Append expires=WHEN to "
     "the line for a "
     "token that\n"
@@ -89,29 +97,52 @@ static int serve(const char *file)
     return relay_server_run(file, config);
 }
 
-static int make_token(const char *name)
+/* Everything the user needs of it is on stdout when this succeeds: nobody else has the secret. */
+static int hand_over(const char *name, const struct relay_new_token *token, bool is_secret_alone)
+{
+    if (is_secret_alone)
+        printf("%s\n", token->secret);
+    else
+        printf("Secret of %s, shown only now:\n"
+               "    %s\n"
+               "Line to append to the file of auth.tokens, then SIGHUP:\n"
+               "    %s\n",
+               name, token->secret, token->line);
+    if (fflush(stdout) == 0)
+        return EXIT_OK;
+    fprintf(stderr, "twohop: the token could not be written: %s\n", strerror(errno));
+    return EXIT_FAILED;
+}
+
+static int append_token(const char *name, const struct relay_new_token *token, const char *file)
+{
+    struct relay_token_append append;
+    char why[RELAY_CONFIG_WHY_SIZE];
+    signal(SIGPIPE, SIG_IGN); /* whoever prints to nobody takes the line out again */
+    if (relay_token_append(&append, file, name, token->line, why, sizeof(why)) != 0) {
+        fprintf(stderr, "%s\n", why);
+        return EXIT_FAILED;
+    }
+    const int status = hand_over(name, token, true);
+    relay_token_append_end(&append, status == EXIT_OK);
+    return status;
+}
+
+/* `file`: that the token's line is appended to; NULL: none. */
+static int make_token(const char *name, const char *file)
 {
     struct relay_new_token token;
     const int error = relay_token_new(&token, name);
+    int status = error == RELAY_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED;
     if (error == RELAY_ERR_INVALID)
         fprintf(stderr, "twohop: a token's name is 1-64 letters, digits, '.', '_' or '-', not '-' first, and "
                         "not \"none\"\n");
     else if (error != 0)
         fprintf(stderr, "twohop: %s\n", relay_error_text(error));
     else
-        printf("Secret of %s, shown only now:\n"
-               "    %s\n"
-               "Line to append to the file of auth.tokens, then SIGHUP:\n"
-               "    %s\n",
-               name, token.secret, token.line);
+        status = file != NULL ? append_token(name, &token, file) : hand_over(name, &token, false);
     explicit_bzero(&token, sizeof(token));
-    if (error != 0)
-        return error == RELAY_ERR_INVALID ? EXIT_USAGE : EXIT_FAILED;
-    if (fflush(stdout) == 0)
-        return EXIT_OK;
-    fprintf(stderr, "twohop: the token could not be written: %s\n",
-            strerror(errno)); /* nobody has its secret */
-    return EXIT_FAILED;
+    return status;
 }
 
 static int complain(void)
@@ -120,18 +151,23 @@ static int complain(void)
     return EXIT_USAGE;
 }
 
-static bool is_help(const char *argument)
-{
-    return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
-}
-
+/* `token new` with its options before or behind the name. */
 static int token(int argc, char **argv)
 {
-    if (argc > 2 && is_help(argv[argc - 1])) {
-        fputs(token_usage, stdout);
-        return EXIT_OK;
-    }
-    return argc == 4 && strcmp(argv[2], "new") == 0 ? make_token(argv[3]) : complain();
+    static const struct option options[] = {
+        {"append", required_argument, NULL, 'a'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    const char *file = NULL;
+    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;)
+        if (c == 'a' && file == NULL && optarg[0] != '\0') {
+            file = optarg;
+        } else if (c == 'h') {
+            fputs(token_usage, stdout);
+            return EXIT_OK;
+        } else {
+            return complain();
+        }
+    return argc - optind == 3 && strcmp(argv[optind + 1], "new") == 0 ? make_token(argv[optind + 2], file)
+                                                                      : complain();
 }
 
 int main(int argc, char **argv)

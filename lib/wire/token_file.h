@@ -23,6 +23,8 @@
 #define RELAY_TOKEN_DIGEST_SIZE 32
 #define RELAY_TOKEN_FILE_MAX    100000 /* entries */
 
+#define RELAY_TOKEN_FILE_BYTES_MAX (16 << 20) /* for who reads one: so many lines fit */
+
 struct relay_token_entry {
     char name[RELAY_TOKEN_NAME_MAX + 1];
     uint8_t digest[RELAY_TOKEN_DIGEST_SIZE];

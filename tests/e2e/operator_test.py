@@ -191,10 +191,10 @@ def test_the_admin_listener(egress):
     relay = egress()
     before = relay.vitals.metrics()
     with http1.Connection(relay.at.admin) as connection:
-        for path in ("/metrics", "/status.json", "/healthz", "/nothing"):
+        for path in ("/metrics", "/metrics?format=x", "/status.json?", "/healthz", "/healthz?x", "/nothing", "/nothing?/metrics", "/"):
             status, fields = connection.request("GET", path)
             body = connection.body(fields)
-            assert status == (404 if path == "/nothing" else 200) and body.endswith(b"\n") and b"\n\n" not in body
+            assert status == (404 if path.split("?")[0] in ("/nothing", "/") else 200) and body.endswith(b"\n") and b"\n\n" not in body
             assert connection.request("HEAD", path)[0] == status
         assert connection.request("POST", "/healthz", "Content-Length: 0")[0] == 405
     after = relay.vitals.metrics()
@@ -269,14 +269,26 @@ def test_connect_udp_in_absolute_form(egress, udp_echo):
 
 # ---- a second process ----
 
-def start_another(folder, config, name="another"):
+def start_another(folder, config, name="another", prefix=()):
     """(exit status, what it said) of a process that is expected to end at once."""
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
-    ended = subprocess.run([process.BUILD / "twohop", "-c", path], env=process.environment(), capture_output=True, text=True,
-                           timeout=20)
+    ended = subprocess.run([*prefix, process.BUILD / "twohop", "-c", path], env=process.environment(), capture_output=True,
+                           text=True, timeout=20)
     assert not process.REPORT.search(ended.stderr), ended.stderr
     return ended.returncode, ended.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("kind", ["tcp", "quic"])
+def test_a_port_that_the_process_may_not_have(certificates, tmp_path, kind):
+    """-t cannot tell: it may be run by another user than the start, and with other rights."""
+    own_network = ["unshare", "--net", "setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-all"]  # there 1024 is the first
+    ssl = {"certificate-file": str(certificates.cert), "key-file": str(certificates.key)}
+    listen = [{"host": "0.0.0.0", "port": 443, "type": kind, "ssl": ssl}]
+    config = configs.egress(certificates, tmp_path, configs.Ports()) | {"listen": listen}
+    status, said = start_another(tmp_path, config, prefix=own_network)
+    assert status == 1 and "0.0.0.0:443: Permission denied (ports below 1024 need a start as root or CAP_NET_BIND_SERVICE)" in said, said
 
 
 @pytest.mark.parametrize("living, second", [("127.0.0.1", "127.0.0.1"), (None, "127.0.0.1"), ("127.0.0.1", None), (None, None),
@@ -378,6 +390,13 @@ def test_a_token_that_is_not_written_is_a_failure():
         made = subprocess.run([process.BUILD / "twohop", "token", "new", "carol"], env=process.environment(), stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=20)
     assert made.returncode == 1 and "No space left on device" in made.stderr, made
+
+
+@pytest.mark.parametrize(("given", "mode"), [({}, 0o660), ({"admin.mode": "0666"}, 0o666)])
+def test_the_mode_of_an_admin_socket(egress, tmp_path, given, mode):
+    path = tmp_path / "admin.sock"
+    egress(**{"admin.listen": str(path)}, **given)
+    assert path.stat().st_mode & 0o777 == mode
 
 
 def test_an_admin_socket_goes_with_its_process(egress, tmp_path):

@@ -203,6 +203,40 @@ static void test_orphans_keep_their_place(void **state)
     assert_string_equal(turns, "abdef");
 }
 
+/* The payer of the next tunnel of one who comes from the address. */
+static struct relay_lookup_payer *payer_from(const char *address)
+{
+    loopback_set_peer(&loopback, address);
+    assert_int_equal(ask(""), 0);
+    return relay_ticket_payer(&tickets[num_tickets - 1]);
+}
+
+/* Without tokens a source pays; of the peers, behind which many users are, the connection does. */
+static void test_sources_pay_without_tokens(void **state)
+{
+    struct relay_snapshot *snapshot = loopback.snapshot;
+    struct relay_prefix peer;
+    snapshot->auth_off = true;
+    assert_int_equal(relay_prefix_parse("198.51.100.0/24", strlen("198.51.100.0/24"), &peer), 0);
+    assert_int_equal(relay_prefix_set_add(&snapshot->peers, &peer), 0);
+    struct relay_lookup_payer *first = payer_from("192.0.2.1");
+    assert_ptr_equal(payer_from("192.0.2.1"), first);
+    struct relay_lookup_payer *other = payer_from("192.0.2.2"), *wide = payer_from("2001:db8::1");
+    assert_true(first != NULL && other != NULL && wide != NULL && other != first && wide != first);
+    assert_ptr_equal(payer_from("2001:db8::2"), wide);
+    assert_ptr_not_equal(payer_from("2001:db8:0:1::1"), wide);
+    struct relay_lookup_payer *behind = payer_from("198.51.100.1");
+    assert_ptr_equal(payer_from("198.51.100.2"), behind); /* another address, the same connection */
+    assert_true(behind != first && behind != wide);
+    first->orphans = 1;
+    relay_ticket_release(&tickets[0], RELAY_ERR_CANCELLED);
+    relay_ticket_release(&tickets[1], RELAY_ERR_CANCELLED);
+    assert_ptr_equal(payer_from("192.0.2.1"), first); /* it outlives its orphans */
+    relay_ticket_release(&tickets[num_tickets - 1], RELAY_OK);
+    first->orphans--;
+    first->on_end(first);
+}
+
 /* The shortened run, and that two tunnels of one token share what it may send. */
 static void test_datagrams_are_metered(void **state)
 {
@@ -260,6 +294,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_dials_take_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dials_of_a_token, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_keep_their_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sources_pay_without_tokens, setup, teardown),
         cmocka_unit_test_setup_teardown(test_datagrams_are_metered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
     };

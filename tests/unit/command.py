@@ -41,6 +41,8 @@ def check(what, is_good, seen):
         failures.append(f"{what}: {seen}")
 
 
+os.umask(umask := os.umask(0))
+
 with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
@@ -54,6 +56,50 @@ with tempfile.TemporaryDirectory() as name:
     secret, line = lines[1].strip(), lines[3].strip()
     check("token new: digest", line == "alice " + hashlib.sha256(secret.encode()).hexdigest(), seen)
     (folder / "tokens").write_text(line + "\n")
+
+    added = folder / "added"
+    seen = run("token", "new", "bob", "--append", str(added))
+    check("--append makes the file", seen[0] == 0 and seen[2] == "" and added.stat().st_mode & 0o777 == 0o640 & ~umask, seen)
+    own = f"bob {hashlib.sha256(seen[1].rstrip(chr(10)).encode()).hexdigest()}\n"
+    check("--append prints the secret alone", added.read_text() == own, (seen, added.read_text()))
+    added.write_text(own.rstrip("\n"))  # as some editors leave it
+    added.chmod(0o604)
+    before = added.stat()
+    seen = run("token", "new", f"--append={added}", "carol")
+    own += f"carol {hashlib.sha256(seen[1].rstrip(chr(10)).encode()).hexdigest()}\n"
+    check("--append to a file without an end", seen[0] == 0 and added.read_text() == own, (seen, added.read_text()))
+    check("--append keeps the file", (added.stat().st_mode, added.stat().st_ino) == (before.st_mode, before.st_ino), added.stat())
+    many = [subprocess.Popen([TWOHOP, "token", "new", f"user{i}", "--append", added], stdout=subprocess.DEVNULL) for i in range(8)]
+    check("--append at once", {process.wait() for process in many} == {0} and len(added.read_text().splitlines()) == 10, added.read_text())
+    own = added.read_text()
+    with open("/dev/full", "w") as full:
+        lost = subprocess.run([TWOHOP, "token", "new", "dave", "--append", added], stdout=full, stderr=subprocess.PIPE)
+        check("--append when nobody gets the secret", lost.returncode == 1 and added.read_text() == own, lost)
+        lost = subprocess.run([TWOHOP, "token", "new", "dave", "--append", folder / "fresh"], stdout=full, stderr=subprocess.PIPE)
+        check("--append to a new file then", lost.returncode == 1 and not (folder / "fresh").exists(), lost)
+    reader, writer = os.pipe()
+    os.close(reader)
+    lost = subprocess.run([TWOHOP, "token", "new", "dave", "--append", added], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    check("--append when nobody reads the secret", lost.returncode == 1 and added.read_text() == own, lost)
+    for i in range(20):
+        raced = folder / f"raced{i}"
+        many = [subprocess.Popen([TWOHOP, "token", "new", "erin", "--append", raced], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                for _ in range(4)]
+        statuses = sorted(process.wait() for process in many)
+        check("--append of one name at once", statuses == [0, 1, 1, 1] and len(raced.read_text().splitlines()) == 1, statuses)
+    os.mkfifo(folder / "fifo")
+    (folder / "link").symlink_to(added)
+    os.link(added, folder / "twin")
+    for name, said in (("added", "hard links"), ("link", "expected no symbolic link"), ("fifo", "expected a regular file"),
+                       ("nowhere/tokens", "No such file"), (".", "Is a directory")):
+        seen = run("token", "new", "dave", "--append", str(folder / name))
+        check(f"--append to {name}", seen[:2] == (1, "") and said in seen[2] and added.read_text() == own, seen)
+    (folder / "twin").unlink()
+    for text, said in ((own, "it has a token of this name"), ("none\n", "it says none"), ("a\n", ":1:2: expected 64 hexadecimal digits")):
+        added.write_text(text)
+        seen = run("token", "new", "bob", "--append", str(added))
+        check(f"--append to {text}", seen[:2] == (1, "") and said in seen[2] and added.read_text() == text, seen)
 
     for role in ("ingress", "egress"):
         file = folder / f"{role}.yaml"
@@ -128,7 +174,8 @@ for asked in (["token", "--help"], ["token", "new", "--help"], ["token", "new", 
     check(f"{asked}", run(*asked)[0] == 0 and "expires=WHEN" in run(*asked)[1], run(*asked))
 check("--help-config", "proxy.connect-udp.template:" in run("--help-config")[1], run("--help-config"))
 for wrong in ([], ["-x"], ["-t"], ["-c"], ["token"], ["token", "new"], ["token", "old", "a"], ["token", "new", "a b"],
-              ["token", "new", "-a"], ["token", "new", "--name"],
+              ["token", "new", "-a"], ["token", "new", "--name"], ["token", "new", "a", "b"], ["token", "new", "a", "--append"],
+              ["token", "new", "a", "--append", ""], ["token", "old", "a", "--append", "b"],
               ["-c", "a", "b"]):
     check(f"usage {wrong}", run(*wrong)[0] == 2 and run(*wrong)[2] != "", run(*wrong))
 

@@ -14,6 +14,10 @@
 #define EGRESS  "role: egress\nlisten: 80\nauth: off\n"
 #define INGRESS "role: ingress\nlisten: 80\nauth: off\n"
 
+#define ADMIN_MODE                                                                                           \
+    ":4:13: [admin.mode] expected an octal mode from 0600 to 0666, as 0666: nobody needs to execute a "      \
+    "socket"
+
 static const struct {
     const char *text, *expected; /* expected: without the file's name */
 } refused[] = {
@@ -83,6 +87,9 @@ static const struct {
      ":4:15: [admin.listen] expected the path of a unix socket: /dev/null is something else"},
     {EGRESS "admin.listen: /tmp/" LONG_NAME "\n",
      ":4:15: [admin.listen] expected the path of a unix socket of at most 107 bytes"},
+    {EGRESS "admin.mode: 0777\n", ADMIN_MODE},
+    {EGRESS "admin.mode: 0440\n", ADMIN_MODE},
+    {EGRESS "admin.mode: 06666\n", ADMIN_MODE},
     {EGRESS "admin.listen: 127.0.0.1:80\n",
      ":4:15: [admin.listen] expected an address and port that no listen: has"},
     {EGRESS "admin.listen: \"[::1]:80\"\n",
@@ -92,10 +99,12 @@ static const struct {
     {EGRESS "listen: {host: 192.0.2.1, port: 80}\n", ":4:16: [listen] expected an address of this machine"},
     {EGRESS "hosts: {a: {paths: {\"/\": {file.dir: /nonexistent}}}}\n",
      ":4:37: [file.dir] expected a folder that is there"},
+    {EGRESS "hosts: {a: {paths: {\"/\": {file.file: /dev/null}}}}\n",
+     ":4:38: [file.file] expected a regular file that is there"},
     {EGRESS "hosts: {a: {paths: {\"/\": {file.dir: /dev/null}}}}\n",
      ":4:37: [file.dir] expected a folder that is there"},
     {EGRESS "hosts: {a: {paths: {\"/\": {file.file: /tmp}}}}\n",
-     ":4:38: [file.file] expected a file that is there"},
+     ":4:38: [file.file] expected a regular file that is there"},
     {EGRESS "hosts: {a: {paths: {\"/\": {limits.streams: 3}}}}\n",
      ":4:27: [limits.streams] the command cannot be used at this level"},
     {EGRESS "hosts: {a: {paths: {\"/\": {file.dri: /tmp}}}}\n",

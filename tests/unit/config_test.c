@@ -119,6 +119,13 @@ static void every_kind_of_value_is_stored(void **state)
     config = load(EGRESS "admin.listen: /run/twohop.sock\n");
     assert_string_equal(config->admin.path, "/run/twohop.sock");
     relay_config_free(config);
+
+    config = load(EGRESS "admin.mode: 0666\nadmin.listen: /run/twohop.sock\n");
+    assert_int_equal(config->admin.mode, 0666);
+    relay_config_free(config);
+    config = load(EGRESS "admin.mode: 640\nadmin.listen: /run/twohop.sock\n");
+    assert_int_equal(config->admin.mode, 0640);
+    relay_config_free(config);
 }
 
 static int judge(const struct relay_acl *acl, const char *text, uint16_t port)
@@ -233,6 +240,7 @@ static void a_reload_takes_what_may_change_and_names_the_rest(void **state)
          "/tmp}}}}\n",
          "listen"},
         {RUNNING "admin.listen: 127.0.0.1:1\n", "admin.listen"},
+        {RUNNING "admin.listen: /run/a\nadmin.mode: 0666\n", "admin.listen, admin.mode"},
         {"role: egress\nlisten: 80\nlisten: 82\nauth: off\nhosts: {a: {paths: {/: {file.dir: /}}}}\nuser: "
          "root\n",
          "listen, hosts, user, num-threads"},
