@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "lib/net/log.h"
 #include "lib/wire/error.h"
@@ -12,17 +11,13 @@
 #define WATCH_EVERY (100 * RELAY_MS)
 /* After the last use it is not connected again until somebody asks. Less than the 30 s after which a relay closes
  * a connection without tunnels: that end is expected. */
-#define WANTED_FOR     (20 * RELAY_SECOND)
-#define ORPHANED_MAX   (30 * RELAY_SECOND) /* a hop without a path is given up then */
-#define SILENT_MAX     (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
-#define STANDBY_PAUSE  (2 * RELAY_SECOND)
-#define SILENT_LOOKS   3 /* of the watch: a processor that was away for a moment is no silence */
-#define CONNECT_AGAIN  (100 * RELAY_MS)   /* when a connection could not even be begun */
-#define ASKED_AFTER    (1 * RELAY_SECOND) /* a request does not wait for the back-off, but for this long */
-#define YOUNG          (1 * RELAY_SECOND)
-#define BACK_OFF_FIRST (250 * RELAY_MS)
-#define BACK_OFF_MAX   (30 * RELAY_SECOND)
-#define BREAKER        5 /* rounds of failures; then openings fail at once after one (T81) */
+#define WANTED_FOR    (20 * RELAY_SECOND)
+#define ORPHANED_MAX  (30 * RELAY_SECOND) /* a hop without a path is given up then */
+#define SILENT_MAX    (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
+#define STANDBY_PAUSE (2 * RELAY_SECOND)
+#define SILENT_LOOKS  3 /* of the watch: a processor that was away for a moment is no silence */
+#define STEADY        (30 * RELAY_SECOND) /* so long up: what failed before says nothing any more */
+#define CONNECT_AGAIN (100 * RELAY_MS)    /* when a connection could not even be begun */
 
 #define CHAIN_OF(member, pointer)                                                                            \
     ((struct relay_chain *)((char *)(pointer)-offsetof(struct relay_chain, member)))
@@ -46,12 +41,6 @@ struct relay_hop *relay_chain_hop(const struct relay_chain *chain, unsigned numb
 {
     const struct relay_link *link = &chain->links[number - 1];
     return link->ready ? link->hop : NULL;
-}
-
-static void log_failure(const struct relay_failure *failure)
-{
-    relay_log(RELAY_LOG_WARNING, "hop_failed", "s:i, s:s, s:s", "hop", (int)failure->hop, "error",
-              relay_error_name(failure->error), "text", failure->text);
 }
 
 /* ---- links ---- */
@@ -108,66 +97,6 @@ static bool connect_link(struct relay_chain *chain, struct relay_link *link, siz
     return link->hop != NULL;
 }
 
-/* ---- failures and back-off ---- */
-
-static uint64_t back_off(const struct relay_chain *chain)
-{
-    uint32_t random = 0;
-    uint64_t delay = BACK_OFF_FIRST << (chain->failures < 8 ? chain->failures - 1 : 7);
-    if (delay > BACK_OFF_MAX)
-        delay = BACK_OFF_MAX;
-    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random)) /* without it: no jitter */
-        delay = delay / 2 + (uint64_t)((double)(delay / 2) * random / UINT32_MAX);
-    return delay;
-}
-
-static void next_place(struct relay_chain *chain)
-{
-    chain->place = (chain->place + 1) % chain->config->hops[0].num_places;
-}
-
-/* An attempt to bring the chain up has failed. The next ingress is tried at once, if it can help; those who wait
- * are told when all have failed. */
-static void count_failure(struct relay_chain *chain, const struct relay_failure *failure, bool another_helps)
-{
-    chain->last_failure = *failure;
-    chain->failed_at = chain->retry_at = relay_loop_now(chain->loop);
-    if (++chain->tried < chain->config->hops[0].num_places && another_helps)
-        return;
-    chain->tried = 0;
-    chain->failures++;
-    chain->retry_at += back_off(chain);
-    relay_chain_refuse(chain, failure);
-}
-
-/* What ends as soon as it is there is not connected again at once. Else a lost hop 1 is, whatever the hops behind it
- * do: there may be tunnels that wait for it. */
-static void set_retry(const struct relay_link *link)
-{
-    struct relay_chain *chain = link->chain;
-    uint64_t now = relay_loop_now(chain->loop);
-    bool is_young = now < link->since + YOUNG;
-    if (link->ready && is_young && chain->retry_at < now + BACK_OFF_FIRST)
-        chain->retry_at = now + BACK_OFF_FIRST;
-    else if (link->ready && !is_young && link->index == 0)
-        chain->retry_at = now;
-}
-
-bool relay_chain_hurry(struct relay_chain *chain)
-{
-    uint64_t now = relay_loop_now(chain->loop), at = chain->failed_at + ASKED_AFTER;
-    bool is_trying = false;
-    for (size_t i = 0; i < num_hops(chain); i++)
-        is_trying = is_trying || (chain->links[i].hop != NULL && !chain->links[i].ready);
-    if (is_trying || now >= chain->retry_at)
-        return true;
-    if (now < at && chain->failures >= BREAKER)
-        return false;
-    if (chain->retry_at > at)
-        chain->retry_at = at > now ? at : now;
-    return true;
-}
-
 /* ---- bringing it up ---- */
 
 static bool is_wanted(const struct relay_chain *chain, size_t index)
@@ -184,7 +113,7 @@ static void end_link(struct relay_link *link, int error, const char *why)
     struct relay_chain *chain = link->chain;
     struct relay_failure failure;
     relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop), "%s", why);
-    log_failure(&failure);
+    relay_chain_log_failure(&failure);
     chain->last_failure = failure;
     close_from(chain, link->index);
     relay_task_queue(chain->loop, &chain->advance);
@@ -198,19 +127,28 @@ static void end_unanswered(struct relay_link *link)
              "it gives no sign of life, so its tunnels are lost and it is connected anew");
 }
 
+/* To the hop before it in the chain. 0, or relay_hop_move's error. */
+static int try_move(struct relay_link *link, const char **why)
+{
+    struct relay_hop *carrier = link->chain->links[link->index - 1].hop;
+    int error = relay_hop_move(link->hop, carrier, why);
+    if (error != 0)
+        return error;
+    link->needs_path = false;
+    link->moved = true;
+    link->since = relay_loop_now(link->chain->loop);
+    relay_log(RELAY_LOG_INFO, "hop_moved", "s:i, s:s", "hop", (int)link->index + 1, "through",
+              relay_hop_authority(carrier));
+    return 0;
+}
+
 static void move(struct relay_chain *chain, struct relay_link *link)
 {
     struct relay_hop *carrier = chain->links[link->index - 1].hop;
     const char *why;
-    int error = relay_hop_move(link->hop, carrier, &why);
-    if (error == 0) {
-        link->needs_path = false;
-        link->moved = true;
-        link->since = relay_loop_now(chain->loop);
-        relay_log(RELAY_LOG_INFO, "hop_moved", "s:i, s:s", "hop", (int)link->index + 1, "through",
-                  relay_hop_authority(carrier));
+    int error = try_move(link, &why);
+    if (error == 0)
         return;
-    }
     if (error == RELAY_ERR_LIMIT && link->unanswered > 0) { /* it would have given more connection IDs */
         end_unanswered(link);
         return;
@@ -218,7 +156,7 @@ static void move(struct relay_chain *chain, struct relay_link *link)
     relay_failure_set(&chain->last_failure, error, link->index + 1, relay_hop_authority(link->hop),
                       "it cannot go on through %s, so its tunnels are lost and it is connected anew: %s",
                       relay_hop_authority(carrier), why);
-    log_failure(&chain->last_failure);
+    relay_chain_log_failure(&chain->last_failure);
     close_from(chain, link->index);
 }
 
@@ -241,7 +179,7 @@ static void close_innermost(struct relay_chain *chain)
 static void leave_ingress(struct relay_chain *chain)
 {
     relay_chain_put_aside(&chain->links[0]);
-    next_place(chain);
+    relay_chain_next_place(chain);
 }
 
 /* Hop 2 is missing, and hop 1, though it lives, said that it takes no more requests. */
@@ -250,9 +188,9 @@ static void leave_draining(struct relay_chain *chain)
     struct relay_failure failure;
     relay_failure_set(&failure, RELAY_ERR_SHUTDOWN, 1, relay_hop_authority(chain->links[0].hop),
                       "it takes no new requests");
-    log_failure(&failure);
+    relay_chain_log_failure(&failure);
     leave_ingress(chain);
-    count_failure(chain, &failure, true);
+    relay_chain_count_failure(chain, &failure, true);
     relay_task_queue(chain->loop, &chain->advance);
 }
 
@@ -281,7 +219,6 @@ static void on_advance(struct relay_task *task)
         }
         return;
     }
-    chain->failures = chain->tried = 0;
     chain->stays = false;
     chain->last_failure.error = RELAY_OK;
     relay_chain_serve(chain);
@@ -303,13 +240,20 @@ static bool is_doubtful(const struct relay_link *first)
            (first->silent_looks >= SILENT_LOOKS && relay_hop_is_silent(first->hop));
 }
 
-/* Whether anything on the way through hop 1 could go through another. */
+/* It takes no new requests, but what is on it may stay. */
+static bool drains(const struct relay_link *first)
+{
+    return first->ready && first->draining && relay_hop_can_carry(first->hop) &&
+           !relay_hop_is_silent(first->hop);
+}
+
+/* Whether anything on the way through hop 1 could go through another, or would be followed there. */
 static bool is_worth_moving(const struct relay_chain *chain)
 {
     if (num_hops(chain) < 2)
         return false;
     if (chain->links[1].ready)
-        return relay_hop_can_move(chain->links[1].hop);
+        return relay_hop_can_move(chain->links[1].hop) || drains(&chain->links[0]);
     return relay_chain_has_retired_on(chain, chain->links[0].hop);
 }
 
@@ -318,7 +262,8 @@ static void start_standby(struct relay_chain *chain)
     uint64_t now = relay_loop_now(chain->loop);
     struct relay_link *first = &chain->links[0];
     size_t num_places = chain->config->hops[0].num_places;
-    if (chain->standby.hop != NULL || now < chain->last_standby + STANDBY_PAUSE || !is_worth_moving(chain) ||
+    uint64_t pause = first->draining ? STANDBY_PAUSE << chain->short_lived : STANDBY_PAUSE;
+    if (chain->standby.hop != NULL || now < chain->last_standby + pause || !is_worth_moving(chain) ||
         (num_places == 1 && !first->draining))
         return;
     chain->last_standby = now;
@@ -327,10 +272,24 @@ static void start_standby(struct relay_chain *chain)
     connect_link(chain, &chain->standby, chain->standby_place);
 }
 
+/* Hop 2 may not move to the new hop 1. It stays on the one that drains, with its tunnels, and another is made for new
+ * ones. */
+static void leave_behind(struct relay_chain *chain, const char *why)
+{
+    size_t last = num_hops(chain) - 1;
+    relay_log(RELAY_LOG_INFO, "hop_stays", "s:i, s:s, s:s", "hop", 2, "relay",
+              relay_hop_authority(chain->links[1].hop), "reason", why);
+    if (chain->links[last].ready)
+        relay_chain_retire(&chain->links[last]);
+    for (size_t i = last; i > 0; i--)
+        relay_chain_put_aside(&chain->links[i]);
+}
+
 /* The other hop 1 is ready. It takes over if there is still a reason. */
 static void adopt_standby(struct relay_chain *chain)
 {
     struct relay_link *first = &chain->links[0], *second = &chain->links[1], old = *first;
+    const char *why, *why_not = NULL;
     if (!is_doubtful(first) || !is_worth_moving(chain)) {
         relay_link_close(&chain->standby);
         return;
@@ -342,11 +301,15 @@ static void adopt_standby(struct relay_chain *chain)
     relay_link_clear(&chain->standby);
     relay_hop_set_user(first->hop, first);
     chain->place = chain->standby_place;
-    if (second->ready)
-        move(chain, second); /* before the old one closes its tunnel */
-    else
+    if (!second->ready)
         close_from(chain, 1);
+    else if (!drains(&old))
+        move(chain, second);
+    else if (try_move(second, &why) != 0) /* before the old one closes its tunnel */
+        why_not = why;
     relay_chain_move_retired(chain, old.hop);
+    if (why_not != NULL)
+        leave_behind(chain, why_not);
     relay_chain_put_aside(&old);
     relay_task_queue(chain->loop, &chain->advance);
 }
@@ -380,6 +343,18 @@ static void watch_link(struct relay_link *link, uint64_t now)
         end_link(link, RELAY_ERR_TIMEOUT, "it does not answer any more");
 }
 
+/* A hop 1 that has fallen silent: perhaps it is this machine that has gone to another network. */
+static void follow_network(struct relay_link *first)
+{
+    if (first->silent_looks == 0 || first->silent_looks % SILENT_LOOKS != 0 ||
+        !relay_hop_follow_network(first->hop))
+        return;
+    first->silent_looks = 0;
+    first->silent_since = 0;
+    relay_log(RELAY_LOG_INFO, "network_changed", "s:i, s:s", "hop", 1, "relay",
+              relay_hop_authority(first->hop));
+}
+
 static void on_watch(struct relay_timer *timer)
 {
     struct relay_chain *chain = CHAIN_OF(watch, timer);
@@ -387,12 +362,15 @@ static void on_watch(struct relay_timer *timer)
     struct relay_link *first = &chain->links[0];
     bool is_any = relay_chain_watch_retired(chain);
     first->silent_looks = first->ready && relay_hop_is_silent(first->hop) ? first->silent_looks + 1 : 0;
+    follow_network(first);
     for (size_t i = 0; i < num_hops(chain); i++) {
         watch_link(&chain->links[i], now);
         is_any = is_any || chain->links[i].hop != NULL;
     }
     if (first->ready && is_doubtful(first))
         start_standby(chain);
+    if (relay_chain_is_up(chain) && now >= chain->links[num_hops(chain) - 1].since + STEADY)
+        relay_chain_forget_failures(chain);
     if (chain->num_waiting > 0)
         relay_task_queue(chain->loop, &chain->advance);
     if (is_any)
@@ -400,6 +378,13 @@ static void on_watch(struct relay_timer *timer)
 }
 
 /* ---- what hops tell ---- */
+
+static void begin_use(struct relay_link *link)
+{
+    if (link->index > 0)
+        link->chain->links[link->index - 1].has_served = true;
+    relay_task_queue(link->chain->loop, &link->chain->advance);
+}
 
 static void on_ready(void *user)
 {
@@ -412,7 +397,7 @@ static void on_ready(void *user)
     if (link == &chain->standby)
         adopt_standby(chain);
     else
-        relay_task_queue(chain->loop, &chain->advance);
+        begin_use(link);
 }
 
 /* Not beside it: standby, retired or kept. */
@@ -437,12 +422,12 @@ static void refuse_move(struct relay_link *link, const struct relay_failure *why
                       relay_hop_authority(chain->links[link->index - 1].hop));
     if (why != NULL)
         failure = *why;
-    log_failure(&failure);
+    relay_chain_log_failure(&failure);
     if (link->unanswered >= ways)
         close_from(chain, link->index);
     if (link->index == 1)
         leave_ingress(chain);
-    count_failure(chain, &failure, true);
+    relay_chain_count_failure(chain, &failure, true);
 }
 
 static void on_path_lost(void *user, const struct relay_failure *failure)
@@ -466,6 +451,30 @@ static void on_path_lost(void *user, const struct relay_failure *failure)
     relay_task_queue(chain->loop, &chain->advance);
 }
 
+/* The last hop takes no new tunnels. `failure`: why; may be NULL. */
+static void leave_last(struct relay_link *link, const struct relay_failure *failure)
+{
+    struct relay_chain *chain = link->chain;
+    unsigned index = link->index;
+    bool was_of_use = link->has_served;
+    struct relay_failure vain;
+    if (failure != NULL)
+        vain = *failure;
+    else
+        relay_failure_set(&vain, RELAY_ERR_SHUTDOWN, index + 1, relay_hop_authority(link->hop),
+                          "it takes no new requests");
+    if (failure != NULL || !was_of_use)
+        relay_chain_log_failure(&vain); /* of a retired one nothing is told any more */
+    relay_link_set_retry(link);
+    chain->stays = true;
+    relay_chain_retire(link);
+    if (was_of_use)
+        return;
+    if (index == 0)
+        relay_chain_next_place(chain);
+    relay_chain_count_vain(chain, &vain, index);
+}
+
 static void on_goaway(void *user, const struct relay_failure *failure)
 {
     struct relay_link *link = user;
@@ -473,13 +482,11 @@ static void on_goaway(void *user, const struct relay_failure *failure)
     if (!is_in_chain(link))
         return;
     if (link->index + 1 < num_hops(chain)) {
+        if (link->index == 0 && !link->draining)
+            relay_chain_count_short_life(link);
         link->draining = true; /* hop 1: the watch finds another; in the middle: until it closes */
     } else {
-        if (failure != NULL)
-            log_failure(failure); /* of a retired one nothing is told any more */
-        set_retry(link);
-        chain->stays = true;
-        relay_chain_retire(link);
+        leave_last(link, failure);
     }
     relay_task_queue(chain->loop, &chain->advance);
 }
@@ -494,29 +501,31 @@ static void on_unreached(struct relay_chain *chain, const struct relay_failure *
         chain->stays = chain->stays || !is_ingress;
         leave_ingress(chain);
     }
-    count_failure(chain, failure, is_ingress);
+    relay_chain_count_failure(chain, failure, is_ingress);
 }
 
 static void on_close(void *user, const struct relay_failure *failure)
 {
     struct relay_link *link = user;
     struct relay_chain *chain = link->chain;
-    bool was_ready = link->ready;
+    bool was_ready = link->ready, was_in_vain = relay_link_was_in_vain(link);
     if (!is_in_chain(link)) {
         relay_link_clear(link);
         return;
     }
-    set_retry(link);
+    relay_link_set_retry(link);
     relay_link_clear(link);
     if (!was_ready || is_wanted(chain, link->index))
-        log_failure(failure);
+        relay_chain_log_failure(failure);
     orphan(chain, link->index + 1u);
     if (link->index == 0)
-        next_place(chain);
-    if (was_ready)
+        relay_chain_next_place(chain);
+    if (was_in_vain)
+        relay_chain_count_vain(chain, failure, link->index);
+    else if (was_ready)
         chain->last_failure = *failure;
     else if (link->index == 0)
-        count_failure(chain, failure, true);
+        relay_chain_count_failure(chain, failure, true);
     else
         on_unreached(chain, failure);
     relay_task_queue(chain->loop, &chain->advance);

@@ -1,7 +1,8 @@
 /* The chain of hops, kept up: it connects hop after hop, each through the one before, opens tunnels through
  * the last one for the fronts, and connects anew with back-off when something dies.
  *
- * When hop 1 dies or goes silent, hop 2's QUIC connection moves to another ingress and no tunnel is lost.
+ * When this machine goes to another network, hop 1's QUIC connection goes on from its new address; when hop 1 dies or goes
+ * silent, hop 2's moves to another ingress. No tunnel is lost by either.
  * When the last hop dies its tunnels are lost and told so; when it goes away with a GOAWAY they live on beside
  * the chain, on the hops that carry them. Nothing ever goes to a target past the chain.
  *
@@ -9,7 +10,8 @@
  * there are so many, those whose application has gone make room);
  * an attempt that has failed, at every ingress where that can help, fails them with its reason. The next
  * attempt comes after a back-off, or with the first opening a second after the last one. After five failures
- * in a row an opening within that second fails at once.
+ * in a row an opening within that second fails at once. A relay that goes away (GOAWAY) before it has answered or
+ * carried anything, or closes as soon as it is there, counts as such a failure.
  */
 #ifndef RELAY_CLIENT_CHAIN_H
 #define RELAY_CLIENT_CHAIN_H

@@ -13,10 +13,11 @@ struct relay_link {
     struct relay_hop *hop; /* NULL: none */
     unsigned index;        /* from 0 */
     bool ready;
-    bool needs_path;       /* its carrier has gone; since `since` */
-    bool moved;            /* it is not on the path it was made on; since `since` */
-    bool draining;         /* GOAWAY came */
-    uint64_t since;        /* ready, moved, or without a path */
+    bool needs_path; /* its carrier has gone; since `since` */
+    bool moved;      /* it is not on the path it was made on; since `since` */
+    bool draining;   /* GOAWAY came */
+    bool has_served; /* the hop behind it was connected through it; the last one has answered a request */
+    uint64_t since;  /* ready, moved, or without a path */
     uint64_t silent_since; /* it alone; 0: it is not */
     unsigned silent_looks; /* hop 1: how often in a row the watch found it silent */
     unsigned unanswered;   /* moves in a row that ended at a living carrier before anything came from it */
@@ -33,13 +34,15 @@ struct relay_chain {
     struct relay_link kept[RELAY_CHAIN_RETIRED_MAX];    /* hops that left the chain and carry such */
     size_t place, standby_place;
     bool is_stopped;
-    bool stays;            /* at this ingress: what is wrong with the hops behind it, another sees too */
-    unsigned tried;        /* ingresses, in this round */
-    unsigned failures;     /* rounds in a row that did not bring the chain up */
+    bool stays;     /* at this ingress: what is wrong with the hops behind it, another sees too */
+    unsigned tried; /* ingresses, in this round */
+    /* Rounds in a row that did not bring the chain up, or not for long enough to be of use. */
+    unsigned failures;
     uint64_t failed_at;    /* ns; the last attempt */
     uint64_t retry_at;     /* ns */
     uint64_t last_used;    /* ns; of an opening */
     uint64_t last_standby; /* ns */
+    unsigned short_lived;  /* hop 1s in a row that were told to go soon after they came into use */
     struct relay_timer retry, watch;
     struct relay_task advance; /* connect what is missing */
     struct relay_failure last_failure;
@@ -53,6 +56,30 @@ struct relay_chain {
 
 void relay_link_clear(struct relay_link *link);
 void relay_link_close(struct relay_link *link);
+
+/* ---- chain_failures.c: failures and back-off ---- */
+
+void relay_chain_log_failure(const struct relay_failure *failure);
+/* The next attempt is made at the next ingress. */
+void relay_chain_next_place(struct relay_chain *chain);
+/* An attempt to bring the chain up has failed. The next ingress is tried at once, if it can help; those who wait
+ * are told when all have failed. */
+void relay_chain_count_failure(struct relay_chain *chain, const struct relay_failure *failure,
+                               bool another_helps);
+/* The chain has been of use. */
+void relay_chain_forget_failures(struct relay_chain *chain);
+/* It closes as soon as it was there, and had carried or answered nothing. */
+bool relay_link_was_in_vain(const struct relay_link *link);
+/* The hop at `index` was there, but has gone or takes no more before it was of use: a failed attempt, or a relay that says
+ * good-bye each time would be connected without a pause. After the first one those who wait are not told: it may have been
+ * a relay's last moment, and its successor is there. */
+void relay_chain_count_vain(struct relay_chain *chain, const struct relay_failure *failure, unsigned index);
+/* What ends as soon as it is there is not connected again at once. Else a lost hop 1 is, whatever the hops behind it
+ * do: there may be tunnels that wait for it. */
+void relay_link_set_retry(const struct relay_link *link);
+/* Hop 1 was told to go: another one is looked for less and less often when each is as soon as it has taken over
+ * (chain->short_lived doublings of the pause). */
+void relay_chain_count_short_life(const struct relay_link *first);
 /* Somebody asks while the chain is not up: it is tried at once when the last attempt is old enough. False:
  * there was one just now, and several before it. */
 bool relay_chain_hurry(struct relay_chain *chain);
@@ -72,7 +99,7 @@ bool relay_chain_retired_wait(const struct relay_chain *chain, size_t index);
 void relay_chain_move_retired(struct relay_chain *chain, const struct relay_hop *from);
 /* It is one of them, or one of the kept; its carrier has gone. */
 void relay_chain_retired_path_lost(struct relay_link *link);
-/* Closes what was kept and is not needed any more. True: there still are some of either kind. */
+/* Closes what has no tunnels any more, or was kept and is not needed. True: there still are some of either kind. */
 bool relay_chain_watch_retired(struct relay_chain *chain);
 void relay_chain_close_retired(struct relay_chain *chain);
 void relay_chain_close_kept(struct relay_chain *chain);

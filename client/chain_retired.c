@@ -34,10 +34,11 @@ void relay_chain_retire(struct relay_link *link)
     hand_over(link, link->chain->retired);
 }
 
+/* Itself, or a kept one that does. */
 static bool carries_retired(const struct relay_link *link)
 {
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
-        if (is_on(&link->chain->retired[i], link->hop))
+        if (is_on(&link->chain->retired[i], link->hop) || is_on(&link->chain->kept[i], link->hop))
             return true;
     return false;
 }
@@ -66,13 +67,34 @@ bool relay_chain_retired_wait(const struct relay_chain *chain, size_t index)
     return false;
 }
 
+/* With its tunnels. `why`: NULL: nothing comes from it. */
+static void end(struct relay_link *link, int error, const struct relay_hop *carrier, const char *why)
+{
+    struct relay_failure failure;
+    if (why == NULL)
+        relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop),
+                          "it gives no sign of life through %s, so its tunnels are lost",
+                          relay_hop_authority(carrier));
+    else
+        relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop),
+                          "it cannot go on through %s, so its tunnels are lost: %s",
+                          relay_hop_authority(carrier), why);
+    relay_chain_log_failure(&failure);
+    relay_link_close(link);
+}
+
+/* One that has a path keeps it when it may not move. */
 static void move(struct relay_link *link, struct relay_hop *carrier)
 {
-    const char *why; /* it stays, and may get another try */
-    if (relay_hop_move(link->hop, carrier, &why) == 0) {
+    const char *why;
+    int error = relay_hop_move(link->hop, carrier, &why);
+    if (error == 0) {
         link->needs_path = false;
         relay_log(RELAY_LOG_INFO, "hop_moved", "s:i, s:s", "hop", (int)link->index + 1, "through",
                   relay_hop_authority(carrier));
+    } else if (link->needs_path) {
+        end(link, error, carrier, why);
+        return;
     }
     link->moved = true;
     link->since = relay_loop_now(link->chain->loop);
@@ -86,7 +108,8 @@ void relay_chain_move_retired(struct relay_chain *chain, const struct relay_hop 
         if (link->hop == NULL || link->index == 0 || !relay_hop_can_move(link->hop))
             continue;
         const struct relay_link *before = &chain->links[link->index - 1];
-        bool is_due = link->needs_path && (!link->moved || now >= link->since + REFUSED_WITHIN);
+        bool is_due =
+            link->needs_path && !before->draining && (!link->moved || now >= link->since + REFUSED_WITHIN);
         if ((is_due || is_on(link, from)) && before->ready && !before->needs_path)
             move(link, before->hop);
     }
@@ -100,11 +123,24 @@ void relay_chain_retired_path_lost(struct relay_link *link)
         relay_link_close(link); /* those on it are told in their turn */
         return;
     }
-    /* Nothing else ends its waiting than its own idle timeout. */
+    const struct relay_link *before = &chain->links[link->index - 1];
+    if (link->moved && !link->needs_path && !relay_hop_was_heard(link->hop, link->since) && before->ready &&
+        relay_hop_can_carry(before->hop)) {
+        end(link, RELAY_ERR_UNREACHABLE, before->hop, NULL);
+        return;
+    }
+    /* For a hop before it that lives it waits until its own idle timeout. */
     link->moved = link->moved && now < link->since + REFUSED_WITHIN;
     link->needs_path = true;
     link->since = now;
     relay_task_queue(chain->loop, &chain->advance);
+}
+
+/* Who was told to go ends by itself then; who was left behind does not. */
+static bool is_empty(const struct relay_link *retired)
+{
+    const struct relay_session *session = retired->hop != NULL ? relay_hop_session(retired->hop) : NULL;
+    return session != NULL && session->num_tunnels == 0;
 }
 
 bool relay_chain_watch_retired(struct relay_chain *chain)
@@ -112,11 +148,14 @@ bool relay_chain_watch_retired(struct relay_chain *chain)
     bool is_any = false;
     if (relay_chain_retired_wait(chain, 0))
         relay_task_queue(chain->loop, &chain->advance);
+    /* What carries one that ends goes at the next look: its farewell leaves through it. */
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
+        if (chain->kept[i].hop != NULL && !carries_retired(&chain->kept[i]))
+            relay_link_close(&chain->kept[i]);
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
-        struct relay_link *kept = &chain->kept[i];
-        if (kept->hop != NULL && !carries_retired(kept))
-            relay_link_close(kept);
-        is_any = is_any || kept->hop != NULL || chain->retired[i].hop != NULL;
+        if (is_empty(&chain->retired[i]))
+            relay_link_close(&chain->retired[i]);
+        is_any = is_any || chain->kept[i].hop != NULL || chain->retired[i].hop != NULL;
     }
     return is_any;
 }

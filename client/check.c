@@ -18,6 +18,7 @@ struct check {
     const struct relay_host *target; /* NULL: the name that cannot exist */
     uint16_t port;
     FILE *out;
+    size_t place; /* of hop 1, the one that is tried */
     struct hop hops[RELAY_HOPS_MAX];
     struct relay_hop_trust trusts[RELAY_HOPS_MAX];
     bool is_done; /* what is being waited for has come */
@@ -89,20 +90,37 @@ static void on_close(void *user, const struct relay_failure *failure)
 static const struct relay_hop_user hop_cb = {
     .on_ready = on_ready, .on_path_lost = on_path_lost, .on_goaway = on_goaway, .on_close = on_close};
 
-static int connect_place(struct check *check, unsigned number, size_t place)
+static const struct relay_hop_place *place_of(const struct check *check, unsigned number)
 {
-    const struct relay_hop_config *config = &check->config->hops[number - 1];
+    return &check->config->hops[number - 1].places[number == 1 ? check->place : 0];
+}
+
+/* Whose fault it is that hop `number` could not be connected: its own, or that of a hop which should have carried it. */
+static int say_failure(struct check *check, unsigned number, unsigned long long took)
+{
+    const struct relay_failure *failure = &check->failure;
+    unsigned blamed = failure->hop > 0 && failure->hop < number ? failure->hop : number;
+    fprintf(check->out, "hop %u  %-28s FAILED after %llu ms: %s\n", blamed,
+            place_of(check, blamed)->authority, took, failure->text);
+    if (blamed < number)
+        fprintf(check->out, "hop %u  %-28s not reached\n", number, place_of(check, number)->authority);
+    return failure->error;
+}
+
+/* What the hop before says of our token shows when it lets this one be connected. */
+static int connect_hop(struct check *check, unsigned number)
+{
     uint64_t start = relay_loop_now(check->environment->loop);
-    struct hop *hop = &check->hops[number - 1];
-    bool is_tokenless = number > 1 && relay_hop_tokenless(check->hops[number - 2].hop) != 0;
+    struct hop *hop = &check->hops[number - 1], *before = number > 1 ? hop - 1 : NULL;
+    bool is_tokenless = before != NULL && relay_hop_tokenless(before->hop) != 0;
     struct relay_hop_params params = {
         .environment = check->environment,
-        .config = config,
+        .config = &check->config->hops[number - 1],
         .trust = &check->trusts[number - 1],
-        .place = place,
+        .place = number == 1 ? check->place : 0,
         .number = number,
         .is_last = number == check->config->num_hops,
-        .carrier = number > 1 ? check->hops[number - 2].hop : NULL,
+        .carrier = before != NULL ? before->hop : NULL,
     };
     check->failure.error = RELAY_OK;
     hop->check = check;
@@ -110,17 +128,15 @@ static int connect_place(struct check *check, unsigned number, size_t place)
     if (hop->hop == NULL)
         return RELAY_ERR_NO_MEMORY;
     wait_until_done(check);
-    if (check->failure.error != RELAY_OK) {
-        fprintf(check->out, "hop %u  %-28s FAILED after %llu ms: %s\n", number,
-                config->places[place].authority, since(check, start), check->failure.text);
-        return check->failure.error;
-    }
-    fprintf(check->out, "hop %u  %-28s ok, HTTP/%d, TLS and certificate good, %llu ms%s%s\n", number,
-            config->places[place].authority, relay_hop_session(hop->hop)->version >> 8, since(check, start),
-            number == 1    ? ""
-            : is_tokenless ? ", no token asked for by "
-                           : ", token accepted by ",
-            number == 1 ? "" : relay_hop_authority(params.carrier));
+    if (check->failure.error != RELAY_OK)
+        return say_failure(check, number, since(check, start));
+    if (before != NULL)
+        fprintf(check->out, "hop %u  %-28s ok, %s, lets hop %u pass\n", number - 1,
+                place_of(check, number - 1)->authority,
+                is_tokenless ? "no token asked for" : "token accepted", number);
+    fprintf(check->out, "hop %u  %-28s ok, HTTP/%d, TLS and certificate good, %llu ms\n", number,
+            place_of(check, number)->authority, relay_hop_session(hop->hop)->version >> 8,
+            since(check, start));
     return 0;
 }
 
@@ -267,8 +283,9 @@ static void say_goodbye(struct check *check)
 static bool try_ingress(struct check *check, size_t place, int *error)
 {
     int code = 0;
+    check->place = place;
     for (unsigned number = 1; code == 0 && number <= check->config->num_hops; number++)
-        code = connect_place(check, number, number == 1 ? place : 0);
+        code = connect_hop(check, number);
     bool works = code == 0, is_connected = works;
     for (int i = 0; i < 2 && is_connected; i++) {
         int refused = open_tunnel(check, i > 0);

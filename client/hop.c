@@ -4,11 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <openssl/ssl.h>
 
 #include "client/hop_request.h"
 #include "lib/net/address_order.h"
 #include "lib/net/http3.h"
+#include "lib/net/path_socket.h"
+#include "lib/net/plain_file.h"
 #include "lib/net/quic_conn.h"
 #include "lib/net/quic_memory.h"
 #include "lib/net/quic_tls.h"
@@ -41,6 +44,12 @@ static int init_trust(struct relay_hop_trust *trust, size_t place, const struct 
 {
     const uint8_t(*pins)[RELAY_PIN_SIZE] = wanted->has_pin ? &wanted->pin : NULL;
     struct relay_tls_client_config tls = {.ca_file = wanted->ca, .pins = pins, .num_pins = wanted->has_pin};
+    const char *other =
+        wanted->ca != NULL ? relay_plain_file_refusal(wanted->ca, RELAY_PLAIN_FILE_ONLY) : NULL;
+    if (other != NULL) {
+        snprintf(reason, size, "%s: expected a file, not %s", wanted->ca, other);
+        return RELAY_ERR_CERTIFICATE;
+    }
     int error =
         relay_quic_credentials_client(wanted->ca, pins, wanted->has_pin, &trust->places[place].quic, reason);
     if (error == 0 && (trust->places[place].tls = relay_tls_client_context(&tls, reason, size)) == NULL)
@@ -550,7 +559,7 @@ int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier, const char 
     struct relay_quic_conn *conn = conn_of(hop);
     struct relay_session *session = relay_hop_session(carrier);
     if (conn == NULL) {
-        *why = "its connection has ended";
+        *why = relay_hop_session(hop) != NULL ? "it speaks HTTP/2" : "its connection has ended";
         return RELAY_ERR_CLOSED;
     }
     if (session != NULL && session->version != RELAY_HTTP_3) {
@@ -570,6 +579,33 @@ int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier, const char 
         *why = why_not_migrated(error);
     }
     return error;
+}
+
+/* Whatever the port is. */
+static bool is_same_host(const struct sockaddr *a, const struct sockaddr *b)
+{
+    if (a->sa_family != b->sa_family)
+        return false;
+    if (a->sa_family == AF_INET6)
+        return IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                                  &((const struct sockaddr_in6 *)b)->sin6_addr);
+    return ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
+           ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+}
+
+bool relay_hop_follow_network(struct relay_hop *hop)
+{
+    struct relay_quic_conn *conn = conn_of(hop);
+    struct relay_packet_path *path;
+    if (conn == NULL || hop->params.number > 1 ||
+        relay_path_socket_new(hop->loop, relay_quic_conn_peer(conn), NULL, &path) != 0)
+        return false;
+    if (is_same_host(relay_quic_conn_local(conn), (const struct sockaddr *)&path->local)) {
+        path->ops->close(path);
+        return false;
+    }
+    relay_path_socket_trust(path); /* the new network may need a moment more */
+    return relay_quic_conn_migrate(conn, path) == 0;
 }
 
 bool relay_hop_is_silent(const struct relay_hop *hop)

@@ -164,6 +164,16 @@ void relay_chain_refuse(struct relay_chain *chain, const struct relay_failure *f
 
 /* ---- the tunnel's callbacks until it is open ---- */
 
+/* Which is what the chain is for, also when the answer is no. */
+static void note_answer(struct relay_chain *chain)
+{
+    struct relay_link *last = &chain->links[chain->config->num_hops - 1];
+    if (!last->ready)
+        return; /* of a retired one */
+    last->has_served = true;
+    relay_chain_forget_failures(chain);
+}
+
 static void on_response(void *user, const struct relay_response *response)
 {
     struct relay_opening *opening = user;
@@ -171,6 +181,7 @@ static void on_response(void *user, const struct relay_response *response)
     if (response->status < 200)
         return;
     if (response->status < 300) {
+        note_answer(chain);
         struct relay_tunnel *tunnel = detach(opening);
         opening->on_open(opening, tunnel);
         return;
@@ -184,6 +195,8 @@ static void on_response(void *user, const struct relay_response *response)
                       relay_refusal_print(&refusal, opening->tokenless, why, sizeof(why)));
     failure.is_answer = true;
     fail(opening, &failure);
+    if (refusal.error != RELAY_ERR_SHUTDOWN)
+        note_answer(chain);
     opening->asks_again = refusal.error == RELAY_ERR_SHUTDOWN && !opening->asked_again;
 }
 

@@ -95,6 +95,26 @@ def test_an_ingress_dies_while_the_egress_drains(relay, client, certificates, tm
         download.finish()
 
 
+def test_the_egress_dies_while_it_drains(relay, client, certificates, tmp_path):
+    """Nobody waits for an idle timeout."""
+    up = Chain(relay, client, certificates, tmp_path, "3")
+    with source.Source(SIZE, rate=RATE) as target, http1.Connection(up.port, timeout=12) as download:
+        assert download.connect(target.authority)[0] == 200
+        download.read(1 << 16)
+        drain(up, target)
+        download.read(1 << 16)
+        up.egress.kill()
+        with pytest.raises(ConnectionResetError):
+            while download.read(1 << 16):
+                pass
+    told = [event["text"] for event in up.client.events("hop_failed") if "so its tunnels are lost" in event["text"]]
+    assert told == [f"hop 2 (127.0.0.1:{up.egress_at.tls}): it gives no sign of life through 127.0.0.1:{up.at[0].tls}, so its "
+                    "tunnels are lost"], up.client.log
+    assert len(up.client.events("hop_moved")) <= 2, up.client.log
+    for ingress in up.ingresses:
+        assert ingress.running()
+
+
 def test_the_next_egress_is_found(relay, client, certificates, tmp_path):
     """Sooner than the back-off would, because somebody asks."""
     up = Chain(relay, client, certificates, tmp_path, "auto")

@@ -3,8 +3,10 @@ import asyncio
 import contextlib
 import hashlib
 import re
+import signal
 import subprocess
 import threading
+import time
 
 import pytest
 import yaml
@@ -160,7 +162,7 @@ def test_check_tries_every_ingress(operators):
     assert status == 0 and text.endswith("the chain works\n"), text
     for at in operators.at:
         assert " ok," in line_of(text, 1, at)
-        assert f"token accepted by 127.0.0.1:{at.tls}" in text
+        assert re.search(rf"^hop 1  127.0.0.1:{at.tls} +ok, token accepted, lets hop 2 pass$", text, re.MULTILINE), text
     keys = [f"token={operators.tokens[0]},ca={operators.authorities[0].ca}",
             f"url={operators.url(1)},token={operators.tokens[1]},ca={operators.authorities[1].ca}"]
     hop2 = operators.hop2
@@ -173,7 +175,9 @@ def test_check_names_the_ingress_that_does_not_work(operators):
     second = f"127.0.0.1:{operators.at[1].tls}"
     status, text = operators.check(token="a-wrong-one")
     assert status == 1 and "the chain works through 1 of 2 ingresses" in text, text
-    assert f"hop 1 ({second}): no way to hop 2" in text and "the token was refused (401)" in text, text
+    assert re.search(rf"^hop 1  {second} +FAILED .*: hop 1 \({second}\): no way to hop 2 .*: the token was refused \(401\)$", text,
+                     re.MULTILINE), text
+    assert re.search(rf"^hop 2  127.0.0.1:{operators.egress_at.tls} +not reached$", text, re.MULTILINE), text
     status, text = operators.check(ca=str(operators.authorities[0].ca))
     assert status == 1 and "the chain works through 1 of 2 ingresses" in text, text
     assert "FAILED" in line_of(text, 1, operators.at[1]) and "certificate" in line_of(text, 1, operators.at[1]), text
@@ -238,6 +242,52 @@ def test_a_connection_that_may_not_move_is_told_of(operators, client, certificat
         up.stop()
 
 
+class Echo:
+    """A tunnel to an echo through the client."""
+
+    def __init__(self, port, target):
+        self._connection = http1.Connection(port, timeout=15)
+        assert self._connection.connect(target.authority)[0] == 200
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._connection.close()
+
+    def says(self, text):
+        self._connection.send(text)
+        return self._connection.read(len(text)) == text
+
+
+@pytest.mark.parametrize("form", ["bound", "HTTP/2"])
+def test_a_connection_that_may_not_move_stays_while_its_ingress_drains(operators, client, certificates, tcp_echo, form):
+    """New tunnels go through the other ingress. It ends with the one that it is on."""
+    with contextlib.ExitStack() as stack:
+        if form == "bound":
+            operators.egress.kill()
+            stack.enter_context(serving(Bound, certificates, operators.egress_at.tls))
+        else:
+            operators.hop2["http"] = 2
+        up = client(operators.client_config())
+        old = stack.enter_context(Echo(operators.http, tcp_echo))
+        assert old.says(b"one")
+        operators.ingresses[0].signal(signal.SIGTERM)
+        vitals.wait(lambda: len(up.events("hop_ready")) == 4, 15, "two new hops")
+        assert up.events("hop_ready")[2]["relay"] == f"127.0.0.1:{operators.at[1].tls}"
+        new = stack.enter_context(Echo(operators.http, tcp_echo))
+        for _ in range(10):
+            assert old.says(b"two") and new.says(b"three")
+            time.sleep(0.1)
+        assert [event["hop"] for event in up.events("hop_stays")] == [2]
+        assert not up.events("hop_moved") and not [event for event in up.events("hop_failed") if event["hop"] == 2]
+        operators.ingresses[0].kill()
+        with pytest.raises((ConnectionResetError, AssertionError)):
+            old.says(b"four")
+        assert new.says(b"five") and len(up.events("hop_ready")) == 4
+        up.stop()
+
+
 def test_check_of_an_ingress_that_closes_while_the_next_hop_is_connected(certificates, tmp_path):
     """What is connected through it ends with it."""
     port = ports.free_port()
@@ -248,4 +298,4 @@ def test_check_of_an_ingress_that_closes_while_the_next_hop_is_connected(certifi
         done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=60,
                               capture_output=True, text=True)
     assert done.returncode == 1 and not process.REPORT.search(done.stderr), done.stdout + done.stderr
-    assert re.search(fr"hop 2 .* FAILED after \d+ ms: hop 1 \(127.0.0.1:{port}\): the connection was lost", done.stdout), done.stdout
+    assert re.search(fr"hop 1 .* FAILED after \d+ ms: hop 1 \(127.0.0.1:{port}\): the connection was lost", done.stdout), done.stdout
