@@ -11,8 +11,6 @@
 #include "lib/wire/error.h"
 
 #define TOKEN_MAX 512 /* it must fit into an Initial beside the ClientHello */
-/* ns. Whoever would close sooner than twice as much is not kept open: our PINGs would be a flood. */
-#define KEEP_ALIVE_MIN (100 * RELAY_MS)
 
 void relay_quic_random(uint8_t *bytes, size_t len, const ngtcp2_rand_ctx *ctx)
 {
@@ -28,17 +26,6 @@ static int user_error(struct relay_quic_conn *conn, uint64_t code)
         return 0;
     conn->app_error = code;
     return NGTCP2_ERR_CALLBACK_FAILURE;
-}
-
-static void apply_keep_alive(struct relay_quic_conn *conn, const ngtcp2_transport_params *remote)
-{
-    uint64_t idle = ngtcp2_conn_get_local_transport_params(conn->qc)->max_idle_timeout;
-    if (remote->max_idle_timeout != 0 && (idle == 0 || remote->max_idle_timeout < idle))
-        idle = remote->max_idle_timeout;
-    if (idle != 0 && (conn->keep_alive == 0 || conn->keep_alive > idle / 2))
-        conn->keep_alive = idle / 2 > KEEP_ALIVE_MIN ? idle / 2 : KEEP_ALIVE_MIN;
-    if (conn->keeps_alive && conn->keep_alive != 0)
-        ngtcp2_conn_set_keep_alive_timeout(conn->qc, conn->keep_alive);
 }
 
 static int on_recv_crypto_data(ngtcp2_conn *qc, ngtcp2_encryption_level level, uint64_t offset,
@@ -74,7 +61,7 @@ static int on_handshake_completed(ngtcp2_conn *qc, void *user)
     conn->is_ready = true;
     conn->peer_datagram =
         remote->max_datagram_frame_size < UINT16_MAX ? remote->max_datagram_frame_size : UINT16_MAX;
-    apply_keep_alive(conn, remote);
+    relay_quic_keep_alive_begin(conn, remote);
     if (conn->is_server)
         relay_quic_tls_send_ticket(&conn->tls);
     if (conn->host_cb != NULL)
@@ -89,6 +76,7 @@ static int on_recv_stream_data(ngtcp2_conn *qc, uint32_t flags, int64_t stream, 
 {
     struct relay_quic_conn *conn = user;
     bool fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
+    conn->fed_at = relay_loop_now(conn->loop);
     return conn->cb == NULL ? 0
                             : user_error(conn, conn->cb->on_stream_data(conn->user, stream, bytes, len, fin));
 }
@@ -153,6 +141,7 @@ static int on_extend_max_streams(ngtcp2_conn *qc, uint64_t max_streams, void *us
 static int on_recv_datagram(ngtcp2_conn *qc, uint32_t flags, const uint8_t *bytes, size_t len, void *user)
 {
     struct relay_quic_conn *conn = user;
+    conn->fed_at = relay_loop_now(conn->loop);
     return conn->cb == NULL ? 0 : user_error(conn, conn->cb->on_datagram(conn->user, bytes, len));
 }
 

@@ -362,7 +362,7 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     conn->user = user;
     conn->is_nested = config->is_nested;
     conn->keep_alive = config->keep_alive;
-    conn->keeps_alive = config->keep_alive != 0;
+    conn->keeps_alive = conn->asks_soon = config->keep_alive != 0;
     conn->is_heard = config->is_heard;
     fill_settings(conn, &settings, config->limits);
     fill_params(&params, config->limits, false);
@@ -564,16 +564,6 @@ void relay_quic_conn_mark_dirty(struct relay_quic_conn *conn)
 {
     if (conn->state != RELAY_QUIC_CLOSED)
         relay_task_queue(conn->loop, &conn->flush);
-}
-
-void relay_quic_conn_keep_alive(struct relay_quic_conn *conn, bool on)
-{
-    conn->keeps_alive = on;
-    if (conn->is_ready && conn->state == RELAY_QUIC_OPEN) {
-        ngtcp2_conn_set_keep_alive_timeout(conn->qc,
-                                           on && conn->keep_alive != 0 ? conn->keep_alive : UINT64_MAX);
-        relay_quic_conn_mark_dirty(conn); /* the timer */
-    }
 }
 
 size_t relay_quic_conn_ceiling(struct relay_quic_conn *conn)

@@ -88,8 +88,10 @@ struct relay_quic_client_config {
     enum relay_level level;
     uint64_t initial_rtt;   /* ns; 0: the default of 100 ms. A nested hop: the srtt of the hop below */
     size_t max_udp_payload; /* our transport parameter for the way back; 0: the default */
-    bool is_nested;      /* over a tunnel: begins with packets of 1200 bytes, PMTUD sizes of nested paths */
-    uint64_t keep_alive; /* ns; 0: none */
+    bool is_nested; /* over a tunnel: begins with packets of 1200 bytes, PMTUD sizes of nested paths */
+    /* ns: a PING after so long without a packet, and the first ones of a silence sooner: 1 s after the last stream data or
+     * datagram came, then each after as long again. 0: as relay_quic_conn_keep_alive says. */
+    uint64_t keep_alive;
     struct relay_quic_memory *memory; /* of this server; NULL: none */
     /* Set with the first packet that comes, whatever it says and whoever wrote it; outlives the connection. NULL:
      * nobody asks. */

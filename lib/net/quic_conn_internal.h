@@ -55,13 +55,14 @@ struct relay_quic_conn {
     size_t preface_written, preface_unacked; /* bytes */
     bool is_flushing;
     bool is_server, is_nested, is_ready, is_silent;
-    bool wants_writable;  /* a datagram was answered RELAY_BLOCKED */
-    bool datagrams_first; /* whose turn it was when both had last something to send and room */
-    bool keeps_alive;
+    bool wants_writable;         /* a datagram was answered RELAY_BLOCKED */
+    bool datagrams_first;        /* whose turn it was when both had last something to send and room */
+    bool keeps_alive, asks_soon; /* asks_soon: quic_keep_alive.c paces the PINGs of a silence */
     bool restart_mtu;
     bool is_settled;     /* a client's: ngtcp2 has ended the handshake */
     bool *is_heard;      /* a client's, or NULL */
     uint64_t keep_alive; /* ns, of the client's configuration; 0: half of the negotiated idle timeout */
+    uint64_t fed_at;     /* ns; when stream data or a datagram last came */
     uint64_t app_error;  /* a user's callback wants the connection closed with it; 0: no */
     ngtcp2_ccerr ccerr;
     int close_error;
@@ -108,6 +109,13 @@ void relay_quic_random(uint8_t *bytes, size_t len, const ngtcp2_rand_ctx *ctx);
 /* Whether ngtcp2 has opened a packet on this thread since the last call: what it drops silently because its
  * protection is not the peer's says nothing of the peer. */
 bool relay_quic_has_opened(void);
+
+/* ---- quic_keep_alive.c ---- */
+
+/* The handshake has told the negotiated idle timeout. */
+void relay_quic_keep_alive_begin(struct relay_quic_conn *conn, const ngtcp2_transport_params *remote);
+/* At the end of a flush. */
+void relay_quic_keep_alive_pace(struct relay_quic_conn *conn);
 
 /* ---- quic_conn_write.c ---- */
 

@@ -399,6 +399,7 @@ void relay_quic_conn_flush(struct relay_task *task)
         return;
     }
     (void)send_runs(conn);
+    relay_quic_keep_alive_pace(conn);
     set_timer(conn);
     if (wrote == WROTE_SLICE) {
         relay_task_cancel(&conn->flush);

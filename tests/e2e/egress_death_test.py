@@ -1,4 +1,6 @@
 """The egress dies while the relays before it live: each way is tried once, and the log says who is dead."""
+import time
+
 import pytest
 
 from harness import configs, http1, ports, source, vitals
@@ -72,6 +74,20 @@ def test_an_egress_that_dies(relay, client, certificates, tmp_path):
         vitals.wait(lambda: up.ask(target)[0] == 200, 20, "the successor")
     for ingress in up.ingresses:
         assert ingress.running()
+
+
+def test_an_egress_that_dies_in_a_silence(relay, client, certificates, tcp_echo, tmp_path):
+    """The client has nothing in flight, and waits. It asks sooner than its keep-alive of 20 s would."""
+    up = Chain(relay, client, certificates, tmp_path)
+    with http1.Connection(up.port, timeout=10) as tunnel:
+        assert tunnel.connect(tcp_echo.authority)[0] == 200
+        tunnel.send(b"one")
+        assert tunnel.read(3) == b"one"
+        time.sleep(0.5)
+        up.egress.kill()
+        with pytest.raises(ConnectionResetError):
+            tunnel.read(1)
+    vitals.wait(lambda: up.told(dead(2, up.authority)), 1, "the reason")
 
 
 def test_an_egress_that_dies_behind_three_hops(relay, client, certificates, tmp_path):
