@@ -142,10 +142,14 @@ static int check_limits(const struct relay_config *config)
                : refuse(find(root, fault->other, root), fault->other, fault->other_expected);
 }
 
-/* The admin listener shares its port with nobody, a listener on all addresses neither. */
+/* The admin listener shares its port with nobody, a listener on all addresses neither; only a
+ * unix socket has a mode. */
 static int check_admin(const struct relay_config *config)
 {
     yoml_t *root = config->yaml.root;
+    if (config->admin.mode != 0 && config->admin.path == NULL)
+        return refuse(find(root, "admin.mode", root), "admin.mode",
+                      "it only with a unix socket, as a path in admin.listen");
     for (size_t i = 0; config->admin.is_given && config->admin.path == NULL && i < config->num_listeners;
          i++) {
         const struct relay_listener_config *listener = &config->listeners[i];

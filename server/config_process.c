@@ -307,7 +307,7 @@ const struct relay_directive relay_process_directives[] = {
     CUSTOM(
         "admin.mode", apply_admin_mode, "0600 .. 0666", "0660",
         "Who may connect to the unix socket of admin.listen, beside its owner: 0666 lets every user of this "
-        "machine who reaches its folder."),
+        "machine who reaches its folder. Refused beside an ADDRESS:PORT."),
     CUSTOM("resolver.servers", apply_resolver_servers, "[ADDRESS, ADDRESS:PORT, ...]", "those of the system",
            "The DNS servers that are asked for targets. Tunnels to port 53 are open to these only."),
     CUSTOM("resolver.timeout", apply_resolver_timeout, "whole seconds from 1 to 60", "5",

@@ -18,6 +18,8 @@
     ":4:13: [admin.mode] expected an octal mode from 0600 to 0666, as 0666: nobody needs to execute a "      \
     "socket"
 
+#define NO_ADMIN_MODE "[admin.mode] expected it only with a unix socket, as a path in admin.listen"
+
 static const struct {
     const char *text, *expected; /* expected: without the file's name */
 } refused[] = {
@@ -90,6 +92,9 @@ static const struct {
     {EGRESS "admin.mode: 0777\n", ADMIN_MODE},
     {EGRESS "admin.mode: 0440\n", ADMIN_MODE},
     {EGRESS "admin.mode: 06666\n", ADMIN_MODE},
+    {EGRESS "admin.mode: 0666\n", ":4:13: " NO_ADMIN_MODE},
+    {EGRESS "admin.mode: 0666\nadmin.listen: 127.0.0.1:9100\n", ":4:13: " NO_ADMIN_MODE},
+    {EGRESS "admin.listen: \"[::1]:9100\"\nadmin.mode: 0666\n", ":5:13: " NO_ADMIN_MODE},
     {EGRESS "admin.listen: 127.0.0.1:80\n",
      ":4:15: [admin.listen] expected an address and port that no listen: has"},
     {EGRESS "admin.listen: \"[::1]:80\"\n",
