@@ -1,6 +1,7 @@
 /* twohop: the relay, as ingress or as egress. */
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -108,9 +109,43 @@ static int hand_over(const char *name, const struct relay_new_token *token, bool
                "Line to append to the file of auth.tokens, then SIGHUP:\n"
                "    %s\n",
                name, token->secret, token->line);
-    if (fflush(stdout) == 0)
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
         return EXIT_OK;
     fprintf(stderr, "twohop: the token could not be written: %s\n", strerror(errno));
+    return EXIT_FAILED;
+}
+
+static volatile sig_atomic_t is_interrupted;
+
+static void on_interrupt(int number)
+{
+    is_interrupted = 1;
+}
+
+/* In the place of an end amid its work, which would leave a line whose secret nobody has. What waits fails with EINTR. */
+static void catch_interrupts(sigset_t *caught)
+{
+    static const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    const struct sigaction action = {.sa_handler = on_interrupt};
+    struct sigaction before;
+    sigemptyset(caught);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
+            sigaction(numbers[i], &action, NULL);
+            sigaddset(caught, numbers[i]);
+        }
+}
+
+/* Interrupted, until stdout takes the secret: nobody gets it. From then on: its user has it. */
+static int hand_over_uninterrupted(const char *name, const struct relay_new_token *token,
+                                   const sigset_t *caught)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    sigset_t before;
+    sigprocmask(SIG_BLOCK, caught, &before);
+    if (!is_interrupted && ppoll(&out, 1, NULL, &before) >= 0)
+        return hand_over(name, token, true);
+    fprintf(stderr, "twohop: the token could not be written: %s\n", strerror(EINTR));
     return EXIT_FAILED;
 }
 
@@ -118,12 +153,14 @@ static int append_token(const char *name, const struct relay_new_token *token, c
 {
     struct relay_token_append append;
     char why[RELAY_CONFIG_WHY_SIZE];
+    sigset_t caught;
     signal(SIGPIPE, SIG_IGN); /* whoever prints to nobody takes the line out again */
+    catch_interrupts(&caught);
     if (relay_token_append(&append, file, name, token->line, why, sizeof(why)) != 0) {
         fprintf(stderr, "%s\n", why);
         return EXIT_FAILED;
     }
-    const int status = hand_over(name, token, true);
+    const int status = hand_over_uninterrupted(name, token, &caught);
     relay_token_append_end(&append, status == EXIT_OK);
     return status;
 }

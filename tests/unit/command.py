@@ -6,10 +6,12 @@ import os
 import pathlib
 import pty
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import termios
+import time
 
 TWOHOP, ROOT = sys.argv[1], pathlib.Path(sys.argv[2])
 failures = []
@@ -39,6 +41,32 @@ def run_at_terminal(*arguments):
 def check(what, is_good, seen):
     if not is_good:
         failures.append(f"{what}: {seen}")
+
+
+def interrupted_before_the_secret_is_out(file, own):
+    """Nobody reads the pipe that it is printed to. own: what the file says before; None: it is not there."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        try:
+            while True:
+                os.write(writer, b" ")
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        process = subprocess.Popen([TWOHOP, "token", "new", "dave", "--append", file], stdout=writer, stderr=subprocess.PIPE,
+                                   preexec_fn=lambda number=number: signal.signal(number, signal.SIG_DFL))
+        os.close(writer)
+        deadline = time.monotonic() + 10
+        while not (file.exists() and "dave" in file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        check("--append before the secret is out", file.exists() and "dave" in file.read_text(), number)
+        process.send_signal(number)
+        said = process.communicate(timeout=10)[1]
+        seen = (number, process.returncode, said, file.exists() and file.read_text())
+        check("--append when it is interrupted", seen[1:] == (1, b"twohop: the token could not be written: Interrupted system call\n",
+                                                             own if own is not None else False), seen)
+        with open(reader, "rb") as pipe:
+            check("--append when it is interrupted: the secret", not pipe.read().strip(), number)
 
 
 os.umask(umask := os.umask(0))
@@ -82,6 +110,8 @@ with tempfile.TemporaryDirectory() as name:
     lost = subprocess.run([TWOHOP, "token", "new", "dave", "--append", added], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     check("--append when nobody reads the secret", lost.returncode == 1 and added.read_text() == own, lost)
+    interrupted_before_the_secret_is_out(added, own)
+    interrupted_before_the_secret_is_out(folder / "fresh", None)
     for i in range(20):
         raced = folder / f"raced{i}"
         many = [subprocess.Popen([TWOHOP, "token", "new", "erin", "--append", raced], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
