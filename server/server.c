@@ -78,8 +78,8 @@ static void join_all(void *arg)
 
 static void drain(void)
 {
-    relay_log(RELAY_LOG_INFO, "draining", "s:i", "seconds", (int)server.snapshot->caps.drain_seconds);
     server.source.is_draining = true;
+    relay_log(RELAY_LOG_INFO, "draining", "s:i", "seconds", (int)server.snapshot->caps.drain_seconds);
     for (unsigned i = 0; i < server.num_workers; i++)
         relay_worker_drain(&server.workers[i]);
     if (uv_thread_create(&server.joiner, join_all, NULL) != 0)
