@@ -9,54 +9,20 @@ import time
 
 import pytest
 
-from harness import configs, echo, http1, ports, process, socks, source
+from harness import configs, echo, hop_chain, http1, ports, process, socks, source
 
 UDP_SEGMENT = 103
 
 
-class Chain:
-    """One egress, some ingresses, a client in front of them."""
-
-    def __init__(self, relay, client, certificates, folder, ingresses=1, quic=True, egress_options=None,
-                 **client_options):
-        self.certificates, self.folder = certificates, folder
-        self.egress_at, self.ingress_at = configs.Ports(), [configs.Ports() for _ in range(ingresses)]
-        self.egress = relay(configs.egress(certificates, folder, self.egress_at, peers=["127.0.0.0/8"], **(egress_options or {})),
-                            name="egress")
-        self.ingresses = []
-        for number, at in enumerate(self.ingress_at):
-            config = configs.ingress(certificates, folder, at, [f"127.0.0.1:{self.egress_at.tls}"])
-            if not quic:
-                config["listen"] = [one for one in config["listen"] if one.get("type") != "quic"]
-            self.ingresses.append(relay(config, name=f"ingress{number}"))
-        self.http, self.socks, self.tcp, self.udp = (ports.free_port() for _ in range(4))
-        self.client = client(self.client_config(**client_options), name="client")
-
-    def client_config(self, token=configs.TOKEN, egress_token=configs.TOKEN, forward=(), egress_port=None):
-        common = {"ca": str(self.certificates.ca)}
-        hop1 = {"urls": [f"https://127.0.0.1:{at.tls}" for at in self.ingress_at], "token": token, **common}
-        hop2 = {"url": f"https://127.0.0.1:{egress_port or self.egress_at.tls}", "token": egress_token, **common}
-        return {"chain": [hop1, hop2], "http-proxy": f"127.0.0.1:{self.http}", "socks": f"127.0.0.1:{self.socks}",
-                **({"forward": list(forward)} if forward else {})}
-
-
 @pytest.fixture
 def chain(relay, client, certificates, tmp_path):
-    return lambda **options: Chain(relay, client, certificates, tmp_path, **options)
-
-
-def echo_through_http(chain, target, data=b"through two hops"):
-    with http1.Connection(chain.http) as connection:
-        status, fields = connection.connect(target.authority)
-        assert status == 200, (status, connection.body(fields) if fields else None)
-        connection.send(data)
-        assert connection.read(len(data)) == data
+    return lambda **options: hop_chain.Chain(relay, client, certificates, tmp_path, **options)
 
 
 @pytest.mark.parametrize("quic", [True, False], ids=["http3", "http2"])
 def test_tcp_and_udp_by_every_front(chain, tcp_echo, udp_echo, quic):
     up = chain(quic=quic)
-    echo_through_http(up, tcp_echo, os.urandom(300_000))
+    hop_chain.echo_through_http(up, tcp_echo, os.urandom(300_000))
     with http1.Connection(up.http) as connection:  # absolute form
         status, fields = connection.request("GET", f"http://127.0.0.1:{up.egress_at.clear}/index.html")
         assert status in (403, 502)  # the egress refuses its own listeners
@@ -105,7 +71,7 @@ def test_one_target_more_than_an_association_holds(chain):
 
 def test_the_client_says_goodbye_to_every_hop(chain, tcp_echo):
     up = chain()
-    echo_through_http(up, tcp_echo)
+    hop_chain.echo_through_http(up, tcp_echo)
     up.client.stop(timeout=5)
     for relay in (up.egress, *up.ingresses):
         relay.stop(timeout=5)  # a connection left behind would hold it for 30 s
@@ -191,7 +157,7 @@ def test_absolute_form(chain, tmp_path):
 
 def test_the_ingress_does_not_see_the_target_nor_the_egress_the_user(chain, tcp_echo):
     up = chain()
-    echo_through_http(up, tcp_echo)
+    hop_chain.echo_through_http(up, tcp_echo)
     assert tcp_echo.authority not in up.ingresses[0].log and tcp_echo.authority not in up.egress.log
     assert configs.TOKEN not in up.ingresses[0].log + up.egress.log + up.client.log
 
@@ -211,7 +177,7 @@ def test_a_wrong_token_names_the_hop(chain, tcp_echo):
 
 def test_a_dead_hop_names_the_hop(chain, tcp_echo):
     up = chain()
-    echo_through_http(up, tcp_echo)
+    hop_chain.echo_through_http(up, tcp_echo)
     up.egress.kill()
     status, text = refused(up, tcp_echo.authority)
     assert status == 502 and "hop 2" in text, text
@@ -223,12 +189,12 @@ def test_a_hop_that_crashed_and_is_back(chain, relay, tcp_echo, hop):
     """It says at once that it knows nothing of the connections of the process before; the request that learns of it
     is sent again."""
     up = chain()
-    echo_through_http(up, tcp_echo)
+    hop_chain.echo_through_http(up, tcp_echo)
     crashed = up.egress if hop == "egress" else up.ingresses[0]
     crashed.kill()
     relay(crashed.config, name="back")
     begun = time.monotonic()
-    echo_through_http(up, tcp_echo)
+    hop_chain.echo_through_http(up, tcp_echo)
     assert time.monotonic() - begun < 5
 
 

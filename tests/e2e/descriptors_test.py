@@ -5,8 +5,7 @@ import socket
 
 import pytest
 
-from chain_test import Chain
-from harness import http1
+from harness import hop_chain, http1
 
 ASSOCIATE = b"\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00"
 
@@ -36,7 +35,7 @@ def open_association(up, _):
 def test_an_ingress_is_replaced_when_applications_have_all_descriptors(relay, client, certificates, tmp_path, tcp_echo, open_one):
     def short(config, name):
         return client(config, name=name, prefix=["prlimit", "--nofile=100:100"])
-    up = Chain(relay, short, certificates, tmp_path, ingresses=2)
+    up = hop_chain.Chain(relay, short, certificates, tmp_path, ingresses=2)
     with contextlib.ExitStack() as stack:
         tunnel = stack.enter_context(open_tunnel(up, tcp_echo))
         count = 0

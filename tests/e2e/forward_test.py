@@ -5,15 +5,14 @@ import time
 
 import pytest
 
-from harness import http1, web
-from chain_test import Chain, echo_through_http
+from harness import hop_chain, http1, web
 
 MIB = 1 << 20
 
 
 @pytest.fixture
 def chain(relay, client, certificates, tmp_path):
-    return lambda **options: Chain(relay, client, certificates, tmp_path, **options)
+    return lambda **options: hop_chain.Chain(relay, client, certificates, tmp_path, **options)
 
 
 @contextlib.contextmanager
@@ -58,7 +57,7 @@ def test_connections_that_are_dropped_at_once_harm_no_tunnel(chain, tcp_echo, qu
             with http1.Connection(up.http) as connection:
                 connection.send(f"CONNECT {tcp_echo.authority} HTTP/1.1\r\nHost: x\r\n\r\n")
                 connection.reset()
-        echo_through_http(up, tcp_echo)
+        hop_chain.echo_through_http(up, tcp_echo)
 
 
 def test_answered_tunnels_that_are_reset_harm_no_tunnel(chain, tcp_echo):
@@ -68,13 +67,13 @@ def test_answered_tunnels_that_are_reset_harm_no_tunnel(chain, tcp_echo):
             with http1.Connection(up.http) as connection:
                 assert connection.connect(tcp_echo.authority)[0] == 200
                 connection.reset()
-        echo_through_http(up, tcp_echo)
+        hop_chain.echo_through_http(up, tcp_echo)
 
 
 @pytest.mark.parametrize("quic", [True, False], ids=["http3", "http2"])
 def test_a_close_by_a_limit_is_explained(relay, client, certificates, tmp_path, tcp_echo, quic):
-    up = Chain(relay, client, certificates, tmp_path, quic=quic, egress_options={"limits.reset-burst": 10, "limits.reset-rate": 1})
-    echo_through_http(up, tcp_echo)
+    up = hop_chain.Chain(relay, client, certificates, tmp_path, quic=quic, egress_options={"limits.reset-burst": 10, "limits.reset-rate": 1})
+    hop_chain.echo_through_http(up, tcp_echo)
     deadline = time.monotonic() + 30
     while not up.client.events("hop_failed") and time.monotonic() < deadline:
         with http1.Connection(up.http) as connection:
@@ -85,7 +84,7 @@ def test_a_close_by_a_limit_is_explained(relay, client, certificates, tmp_path, 
     closed = up.egress.events("connections_closed")
     assert [line["limit"] for line in closed] == ["limits.reset-burst"] and closed[0]["count"] == 1, up.egress.log
     assert not {"127.0.0.1", tcp_echo.authority} & set(map(str, closed[0].values()))
-    echo_through_http(up, tcp_echo)
+    hop_chain.echo_through_http(up, tcp_echo)
 
 
 # ---- connections that live on ----

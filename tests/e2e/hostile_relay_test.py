@@ -6,9 +6,8 @@ import subprocess
 import pytest
 import yaml
 from aioquic.tls import Epoch
-from ingresses_test import Granting, serving
 
-from harness import configs, ports, process, quic_frames
+from harness import configs, ports, process, quic_frames, quic_relay
 
 
 # What a relay may do when the handshake is confirmed.
@@ -20,7 +19,7 @@ EARLY = {
 
 def hasty(frames):
     """A relay that says so while the client has not yet ended the handshake."""
-    class Hasty(Granting):
+    class Hasty(quic_relay.Granting):
         def __init__(self, *arguments, **more):
             super().__init__(*arguments, **more)
             self._take, self._is_done = self._quic.datagrams_to_send, False
@@ -37,9 +36,6 @@ def hasty(frames):
                 quic._packet_number += 1
             return datagrams
 
-        def on_item(self, item):
-            pass
-
     return Hasty
 
 
@@ -49,7 +45,7 @@ def test_a_relay_that_is_ahead_of_the_handshake(certificates, tmp_path, name):
     path = tmp_path / "check.yaml"
     path.write_text(yaml.safe_dump({"chain": [{"url": f"https://127.0.0.1:{port}", "token": configs.TOKEN, "ca": str(certificates.ca),
                                                "http": "3"}]}))
-    with serving(hasty(EARLY[name]), certificates, port):
+    with quic_relay.serving(hasty(EARLY[name]), certificates, port):
         done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=60,
                               capture_output=True, text=True)
     assert done.returncode == 1 and "the peer broke the protocol" in done.stdout, done

@@ -5,18 +5,16 @@ import hashlib
 import re
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
 import yaml
-from aioquic.asyncio import QuicConnectionProtocol, serve
+from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted
 
-from harness import configs, http1, pki, ports, process, socks, source, vitals
+from harness import configs, http1, pki, ports, process, quic_relay, socks, source, vitals
 
 
 class Operators:
@@ -67,22 +65,7 @@ class Leaving(QuicConnectionProtocol):
             self.transmit()
 
 
-class Granting(QuicConnectionProtocol):
-    """Says 200 to every request."""
-
-    _http = None
-
-    def quic_event_received(self, event):
-        if isinstance(event, HandshakeCompleted):
-            self._http = H3Connection(self._quic, enable_webtransport=True)
-        for item in self._http.handle_event(event) if self._http else ():
-            if isinstance(item, HeadersReceived):
-                self._http.send_headers(item.stream_id, [(b":status", b"200")])
-            self.on_item(item)
-        self.transmit()
-
-
-class Closing(Granting):
+class Closing(quic_relay.Granting):
     """A relay that lets the next hop be begun, leads nowhere, and closes."""
 
     def on_item(self, item):
@@ -90,7 +73,7 @@ class Closing(Granting):
             asyncio.get_running_loop().call_later(0.05, self.close)
 
 
-class Bound(Granting):
+class Bound(quic_relay.Granting):
     """An egress that lets no connection move (RFC 9000 section 18.2: disable_active_migration). Every target is an echo."""
 
     def __init__(self, *arguments, **more):
@@ -101,28 +84,6 @@ class Bound(Granting):
     def on_item(self, item):
         if isinstance(item, DataReceived) and not item.stream_ended:
             self._http.send_data(item.stream_id, item.data, False)
-
-
-@contextlib.contextmanager
-def serving(protocol, certificates, port):
-    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=65536)
-    configuration.load_cert_chain(str(certificates.cert), str(certificates.key))
-    loop, ready = asyncio.new_event_loop(), threading.Event()
-
-    async def run():
-        await serve("127.0.0.1", port, configuration=configuration, create_protocol=protocol)
-        ready.set()
-
-    def turn():
-        loop.create_task(run())
-        loop.run_forever()
-
-    thread = threading.Thread(target=turn, daemon=True)
-    thread.start()
-    assert ready.wait(5)
-    yield
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
 
 
 @pytest.fixture
@@ -193,7 +154,7 @@ def test_an_ingress_that_takes_no_requests_is_left(operators, client, tcp_echo):
     port = ports.free_port()
     config = operators.client_config()
     config["chain"][0]["urls"][0] = f"https://127.0.0.1:{port}"
-    with serving(Leaving, operators.authorities[0], port):
+    with quic_relay.serving(Leaving, operators.authorities[0], port):
         up = client(config)
         with http1.Connection(operators.http, timeout=10) as connection:
             assert connection.connect(tcp_echo.authority)[0] == 200
@@ -224,7 +185,7 @@ def test_a_connection_that_may_not_move_is_told_of(operators, client, certificat
     """Its tunnels are lost with the ingress; the log says why, and the next one finds another connection."""
     operators.egress.kill()
     egress = f"127.0.0.1:{operators.egress_at.tls}"
-    with serving(Bound, certificates, operators.egress_at.tls):
+    with quic_relay.serving(Bound, certificates, operators.egress_at.tls):
         up = client(operators.client_config())
         with http1.Connection(operators.http, timeout=15) as connection:
             assert connection.connect(tcp_echo.authority)[0] == 200
@@ -266,7 +227,7 @@ def test_a_connection_that_may_not_move_stays_while_its_ingress_drains(operators
     with contextlib.ExitStack() as stack:
         if form == "bound":
             operators.egress.kill()
-            stack.enter_context(serving(Bound, certificates, operators.egress_at.tls))
+            stack.enter_context(quic_relay.serving(Bound, certificates, operators.egress_at.tls))
         else:
             operators.hop2["http"] = 2
         up = client(operators.client_config())
@@ -294,7 +255,7 @@ def test_check_of_an_ingress_that_closes_while_the_next_hop_is_connected(certifi
     hop = {"url": f"https://127.0.0.1:{port}", "ca": str(certificates.ca)}
     path = tmp_path / "check.yaml"
     path.write_text(yaml.safe_dump({"chain": [hop, hop]}))
-    with serving(Closing, certificates, port):
+    with quic_relay.serving(Closing, certificates, port):
         done = subprocess.run([process.BUILD / "twohop-client", "check", "-c", path], env=process.environment(), timeout=60,
                               capture_output=True, text=True)
     assert done.returncode == 1 and not process.REPORT.search(done.stderr), done.stdout + done.stderr
