@@ -1,10 +1,10 @@
 #include "modules/admission.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <jansson.h>
-#include <sys/random.h>
 
 #include "lib/net/log.h"
 #include "lib/net/metrics.h"
@@ -22,13 +22,12 @@ struct relay_account {
     /* A dialler's: names that are asked of DNS in vain count with the dials, and the account outlives them. */
     struct relay_lookup_payer payer;
     struct relay_env *env;
-    struct relay_token_account *token; /* held; NULL: auth is off */
+    struct relay_token_account *payer_account; /* held; whose it is */
 };
 
 struct relay_admission {
     struct relay_ticket *held; /* all that have a token */
     struct relay_account *connections[BUCKETS], *diallers[BUCKETS];
-    uint64_t seed; /* of the keys of sources */
 };
 
 /* ---- accounts ---- */
@@ -37,12 +36,8 @@ static struct relay_admission *admission_of(struct relay_env *env)
 {
     if (env->admission != NULL)
         return env->admission;
-    struct relay_admission *admission = calloc(1, sizeof(*admission));
-    if (admission != NULL &&
-        getrandom(&admission->seed, sizeof(admission->seed), 0) != sizeof(admission->seed))
-        admission->seed = (uint64_t)(uintptr_t)admission;
-    env->admission = admission;
-    return admission;
+    env->admission = calloc(1, sizeof(*env->admission));
+    return env->admission;
 }
 
 static uint64_t mix(uint64_t x)
@@ -80,8 +75,8 @@ static void free_unused(struct relay_account **table, struct relay_account *acco
 {
     if (account->tunnels > 0 || account->payer.orphans > 0)
         return;
-    if (account->token != NULL)
-        relay_token_account_let_go(account->env->token_accounts, account->token);
+    if (account->payer_account != NULL)
+        relay_token_account_let_go(account->env->token_accounts, account->payer_account);
     struct relay_account **slot = &table[mix(account->key) % BUCKETS];
     while (*slot != account)
         slot = &(*slot)->next;
@@ -186,39 +181,49 @@ struct relay_lookup_payer *relay_ticket_payer(const struct relay_ticket *ticket)
     return &ticket->dialler->payer;
 }
 
-/* Who asks: the token; with auth off the source, an IPv4 address or an IPv6 /64; behind one of `peers:`, which are many
- * users, the connection. The low bits keep the three apart. */
-static uint64_t dialler_key(const struct relay_admission *admission, const struct relay_session *session,
-                            const struct relay_token_account *token, const struct relay_snapshot *snapshot)
+/* Who asks without a token: the source, an IPv4 address or an IPv6 /64; behind one of `peers:`, which are many users, the
+ * connection. The low bits keep the two apart. */
+static uint64_t source_key(const struct relay_env *env, const struct relay_session *session,
+                           const struct relay_snapshot *snapshot)
 {
-    if (token != NULL)
-        return (uintptr_t)token;
     struct relay_address source;
     relay_address_from_sockaddr(&source, NULL, &session->peer);
     if (relay_prefix_set_contains(&snapshot->peers, &source))
         return (uintptr_t)session | 1;
     struct relay_prefix prefix = relay_prefix_of(&source, 32, 64);
-    return relay_prefix_hash(&prefix, admission->seed) | 3;
+    return relay_prefix_hash(&prefix, relay_token_accounts_seed(env->token_accounts)) | 3;
 }
 
-/* Its dials; a token's tunnels are counted over all workers, elsewhere. Only a token has a limit of dials: many may stand
- * behind one address. */
+/* One more tunnel of who asks, over all workers. `token`: NULL: auth is off. */
+static int take_payer(struct relay_ticket *ticket, const char *token, struct relay_env *env,
+                      const struct relay_session *session, const struct relay_snapshot *snapshot)
+{
+    char source[RELAY_TOKEN_NAME_MAX + 1]; /* no token can have a name with '/' */
+    if (token == NULL)
+        snprintf(source, sizeof(source), "/%016" PRIx64, source_key(env, session, snapshot));
+    int error = relay_token_account_take(env->token_accounts, token != NULL ? token : source,
+                                         token != NULL ? snapshot->caps.tunnels_per_token : 0,
+                                         relay_loop_now(env->loop), &ticket->payer_account);
+    ticket->token = token != NULL ? ticket->payer_account : NULL;
+    return error;
+}
+
+/* Its dials, on this worker. Only a token has a limit of them: many may stand behind one address. */
 static int take_dialler(struct relay_ticket *ticket, struct relay_env *env,
-                        const struct relay_session *session, const struct relay_snapshot *snapshot)
+                        const struct relay_snapshot *snapshot)
 {
     int error;
-    uint64_t key = dialler_key(env->admission, session, ticket->token, snapshot);
-    struct relay_account *dialler = take_account(env->admission->diallers, key, 0, &error);
+    struct relay_account *dialler =
+        take_account(env->admission->diallers, (uintptr_t)ticket->payer_account, 0, &error);
     ticket->dialler = dialler;
     if (dialler == NULL)
         return error;
     dialler->dials_max = ticket->token != NULL ? snapshot->caps.dials_per_token : 0;
     if (dialler->env == NULL) {
         dialler->env = env;
-        dialler->token = ticket->token;
+        dialler->payer_account = ticket->payer_account;
         dialler->payer.on_end = on_orphan_end;
-        if (ticket->token != NULL)
-            relay_token_account_hold(env->token_accounts, ticket->token);
+        relay_token_account_hold(env->token_accounts, ticket->payer_account);
     }
     return 0;
 }
@@ -266,15 +271,13 @@ int relay_ticket_take(struct relay_ticket *ticket, h2o_req_t *req, struct relay_
         return admission == NULL ? RELAY_ERR_NO_MEMORY : RELAY_ERR_SHUTDOWN;
     struct relay_account *connection = take_account(admission->connections, (uintptr_t)tunnel->session,
                                                     snapshot->caps.tunnels_per_connection, &error);
-    if (connection != NULL && token != NULL)
-        error = relay_token_account_take(env->token_accounts, token, snapshot->caps.tunnels_per_token,
-                                         relay_loop_now(env->loop), &ticket->token);
-    if (error == 0 && (error = take_dialler(ticket, env, tunnel->session, snapshot)) != 0 &&
-        ticket->token != NULL)
-        relay_token_account_release(env->token_accounts, ticket->token);
+    if (connection != NULL)
+        error = take_payer(ticket, token, env, tunnel->session, snapshot);
+    if (error == 0 && (error = take_dialler(ticket, env, snapshot)) != 0)
+        relay_token_account_release(env->token_accounts, ticket->payer_account);
     if (error != 0) {
         release_account(admission->connections, connection);
-        ticket->token = NULL;
+        ticket->payer_account = ticket->token = NULL;
         if (error == RELAY_ERR_LIMIT)
             relay_count(env->metrics->limit_tunnels, 1);
         return error;
@@ -396,10 +399,9 @@ void relay_ticket_release(struct relay_ticket *ticket, int error)
     }
     release_account(env->admission->connections, ticket->connection);
     release_account(env->admission->diallers, ticket->dialler);
-    if (ticket->token != NULL) {
+    if (ticket->token != NULL)
         let_go(env->admission, ticket);
-        relay_token_account_release(env->token_accounts, ticket->token);
-    }
+    relay_token_account_release(env->token_accounts, ticket->payer_account);
     memset(ticket, 0, sizeof(*ticket));
 }
 

@@ -1,7 +1,8 @@
 /* A tunnel's place in the books: the limits it counts against, the metrics and the log lines of its life. The
  * same for TCP and UDP tunnels.
  *
- * Limits (snapshot->caps): tunnels per connection, tunnels per token over all workers, and dials in flight per
+ * Limits (snapshot->caps): tunnels per connection, tunnels per token over all workers, over all workers too the share of
+ * the descriptors of a token, or with auth off of a source (modules/token_account.h), and dials in flight per
  * connection and, on a worker, per token; a dial over the last one waits its turn, so that a burst of requests
  * neither fails nor floods the resolver. A name that is still asked of DNS when its dial is over, or its client
  * gone, keeps the token's place until it has ended (relay_ticket_payer).
@@ -26,8 +27,9 @@ struct relay_ticket {
     /* private */
     struct relay_env *env;
     struct relay_tunnel *tunnel;
-    struct relay_account *connection, *dialler; /* dialler: the token's or source's */
-    struct relay_token_account *token;          /* NULL without one */
+    struct relay_account *connection, *dialler;
+    struct relay_token_account *payer_account;  /* the token's or source's, and so is dialler */
+    struct relay_token_account *token;          /* the same; NULL without one */
     struct relay_account *queue;                /* where it waits to dial; NULL: it does not */
     struct relay_ticket *prev, *next;           /* in that */
     struct relay_ticket *prev_held, *next_held; /* in the list of those that have a token */

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "lib/net/loop.h"
 #include "lib/wire/error.h"
@@ -36,6 +37,7 @@ struct relay_token_account {
 struct relay_token_accounts {
     pthread_mutex_t lock; /* the table, `tunnels`, and `tunnels` and `holds` of every account */
     unsigned num_workers;
+    uint64_t seed;
     uint32_t descriptors, tunnels;
     struct relay_token_account *buckets[BUCKETS];
 };
@@ -48,7 +50,14 @@ struct relay_token_accounts *relay_token_accounts_new(unsigned num_workers, uint
     pthread_mutex_init(&accounts->lock, NULL);
     accounts->num_workers = num_workers;
     accounts->descriptors = descriptors;
+    if (getrandom(&accounts->seed, sizeof(accounts->seed), 0) != sizeof(accounts->seed))
+        accounts->seed = (uint64_t)(uintptr_t)accounts;
     return accounts;
+}
+
+uint64_t relay_token_accounts_seed(const struct relay_token_accounts *accounts)
+{
+    return accounts->seed;
 }
 
 void relay_token_accounts_free(struct relay_token_accounts *accounts)
@@ -67,7 +76,7 @@ void relay_token_accounts_free(struct relay_token_accounts *accounts)
 
 /* ---- tunnels ---- */
 
-/* Token names come from the operator's file: no one can choose them to collide. */
+/* Token names come from the operator's file, and the others are made of keyed hashes: no one can choose them to collide. */
 static size_t hash_name(const char *name)
 {
     uint64_t hash = 0xcbf29ce484222325;

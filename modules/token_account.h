@@ -1,4 +1,5 @@
-/* What each token has open and may send, over all connections and workers: one structure per process.
+/* What each token has open and may send, over all connections and workers: one structure per process. Whoever has no
+ * token, because auth is off, has an account under a name that no token can have, and counts as one.
  *
  * Tunnels are counted under a lock, once per tunnel. While they leave half of the descriptors a token may open as many
  * as it asks for, then as long as it has no more than an eighth of what they leave; its first one always. So those who
@@ -29,6 +30,8 @@ struct relay_token_account;
 
 /* `descriptors`: how many there are for tunnels, each of which needs one. NULL: out of memory. */
 struct relay_token_accounts *relay_token_accounts_new(unsigned num_workers, uint32_t descriptors);
+/* Random, for the hashes from which names of those without a token are made. */
+uint64_t relay_token_accounts_seed(const struct relay_token_accounts *accounts);
 /* When no tunnel is left. NULL is fine. */
 void relay_token_accounts_free(struct relay_token_accounts *accounts);
 

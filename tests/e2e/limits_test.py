@@ -77,6 +77,23 @@ def test_descriptors_of_a_token(egress, tcp_echo, udp_echo):
         assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
 
 
+def test_descriptors_of_a_source(relay, certificates, tmp_path, tcp_echo):
+    """The same without tokens, where a source is who asks."""
+    at = configs.Ports()
+    config = configs.egress(certificates, tmp_path, at, **{"num-threads": 4, "auth": "off"})
+    del config["auth.tokens"]
+    started = relay(config, prefix=["prlimit", "--nofile=512:512"])
+    with contextlib.ExitStack() as stack:
+        def ask(count, source):
+            connection = stack.enter_context(http2.Connection(at.clear, source=source))
+            answers = [connection.response(stream) for stream in [connection.connect(tcp_echo.authority) for _ in range(count)]]
+            return [status for status, _ in answers].count(200)
+        assert sum(ask(75, "127.0.0.2") for _ in range(8)) == 248
+        assert vitals.Vitals(started).metrics()['twohop_limited_total{limit="tunnels"}'] == 600 - 248
+        assert ask(20, "127.0.0.3") == 20 and ask(20, "127.0.0.4") == 20
+        assert ask(1, "127.0.0.2") == 0
+
+
 def test_connections_of_a_source(egress):
     relay = egress(**{"limits.connections-per-source": 8})
     with contextlib.ExitStack() as stack:

@@ -17,11 +17,11 @@ class Stream:
 
 
 class Connection:
-    """A context manager. context: an ssl.SSLContext with ALPN h2, or None for clear text with prior knowledge."""
+    """A context manager. context: an ssl.SSLContext with ALPN h2, or None for clear text with prior knowledge. source: our address."""
 
-    def __init__(self, port, host="127.0.0.1", context=None, name="localhost", timeout=10):
+    def __init__(self, port, host="127.0.0.1", context=None, name="localhost", timeout=10, source=None):
         self.timeout = timeout
-        self.socket = socket.create_connection((host, port), timeout)
+        self.socket = socket.create_connection((host, port), timeout, (source, 0) if source else None)
         if context:
             self.socket = context.wrap_socket(self.socket, server_hostname=name)
         config = h2.config.H2Configuration(header_encoding="utf-8", validate_outbound_headers=False,

@@ -13,6 +13,7 @@
 #include "modules/admission.h"
 #include "modules/auth.h"
 #include "modules/refusal.h"
+#include "modules/token_account.h"
 #include "tests/unit/support/loopback.h"
 
 #define TICKETS 16
@@ -237,6 +238,39 @@ static void test_sources_pay_without_tokens(void **state)
     first->on_end(first);
 }
 
+/* The status of the refusal of the next tunnel of one who comes from the address, 0: taken. */
+static int ask_from(const char *address)
+{
+    loopback_set_peer(&loopback, address);
+    return ask("");
+}
+
+/* Of sixteen descriptors the first who asks without a token gets half and one more, and the others find some. */
+static void test_sources_share_descriptors(void **state)
+{
+    struct relay_snapshot *snapshot = loopback.snapshot;
+    struct relay_prefix peer;
+    relay_token_accounts_free(loopback.env.token_accounts);
+    loopback.env.token_accounts = relay_token_accounts_new(1, 16);
+    snapshot->auth_off = true;
+    snapshot->caps.tunnels_per_token = 1; /* a source is no token */
+    assert_int_equal(relay_prefix_parse("198.51.100.0/24", strlen("198.51.100.0/24"), &peer), 0);
+    assert_int_equal(relay_prefix_set_add(&snapshot->peers, &peer), 0);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(ask_from("2001:db8::1"), 0);
+    assert_int_equal(ask_from("2001:db8::2"), 503); /* the same /64 */
+    assert_int_equal(ask_from("2001:db8:0:1::1"), 0);
+    assert_int_equal(ask_from("192.0.2.1"), 0);
+    assert_int_equal(ask_from("192.0.2.2"), 0);
+    assert_int_equal(ask_from("198.51.100.1"), 0);
+    assert_int_equal(ask_from("198.51.100.2"), 503); /* another address of a peer, the same connection */
+    assert_int_equal(loopback.metrics.limit_tunnels, 2);
+    for (size_t i = 0; i < 8; i++)
+        relay_ticket_release(&tickets[i], RELAY_OK);
+    assert_int_equal(ask_from("198.51.100.2"), 0);
+    assert_int_equal(ask_from("2001:db8::2"), 0);
+}
+
 /* The shortened run, and that two tunnels of one token share what it may send. */
 static void test_datagrams_are_metered(void **state)
 {
@@ -295,6 +329,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_dials_of_a_token, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_keep_their_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sources_pay_without_tokens, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sources_share_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_datagrams_are_metered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
     };
