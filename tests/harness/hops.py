@@ -22,12 +22,13 @@ class Hops:
     Targets live at the egress, on its loopback. Order of calls: start_relays, then start_client or check.
     """
 
-    def __init__(self, network, relay, client, certificates, folder, front_mtu=1500, back_mtu=1500, front_delay=0, front_rate=None):
-        """front_delay: seconds each way; the link is then self.link, to be entered (slow_link.SlowLink); front_rate: its rate."""
+    def __init__(self, network, relay, client, certificates, folder, front_mtu=1500, back_mtu=1500, front_delay=0, front_rate=None,
+                 front_link=slow_link.SlowLink):
+        """front_delay: seconds each way; the link is then self.link, to be entered (front_link(ends, delay, rate)); front_rate: its rate."""
         self.client, self.ingress, self.egress = (network.host(name) for name in ("client", "ingress", "egress"))
         ends = (self.client, [f"{CLIENT}/24", f"{CLIENT6}/64"], self.ingress, [f"{INGRESS}/24", f"{INGRESS6}/64"])
         if front_delay:
-            self.link = slow_link.SlowLink(*ends, front_delay, front_rate)
+            self.link = front_link(*ends, front_delay, front_rate)
         else:
             self.front = network.cable(*ends, mtu=front_mtu)
         self.back = network.cable(self.ingress, [f"{INGRESS_BACK}/24", f"{INGRESS_BACK6}/64"],
