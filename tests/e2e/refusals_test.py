@@ -9,7 +9,7 @@ from harness import configs, dns, echo, http1, http2, http3
 
 AUTH = ("proxy-authorization", configs.BEARER)
 TARGET = "11.0.0.2"
-SILENT = "11.0.0.9"  # on the link, and nobody there: no answer to ARP takes longer than the connect timeout
+SILENT = "11.0.0.9"  # on the link, and nobody there
 UNROUTABLE = "12.0.0.1"
 CONNECT, UDP = "connect", "connect-udp"
 
@@ -61,7 +61,9 @@ class Asker:
 def start(network, relay, certificates, tmp_path):
     """start(**directives): an egress with the default policy in a namespace, a target beside it; an Asker."""
     egress, target = network.host("egress"), network.host("target")
-    network.cable(egress, ["11.0.0.1/24"], target, [f"{TARGET}/24"])
+    link, _ = network.cable(egress, ["11.0.0.1/24"], target, [f"{TARGET}/24"])
+    # Else the question for it (ARP) ends after three seconds, and whoever dials then is told that it is unreachable.
+    egress.ip("neighbour", "replace", SILENT, "lladdr", "02:00:00:00:00:09", "dev", link)
 
     def begin(**directives):
         at = configs.Ports()
