@@ -251,16 +251,22 @@ def test_quic_handshakes_that_are_never_finished(egress, certificates, tcp_echo)
     relay = egress()
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost", cafile=str(certificates.ca))
     with vitals.Bystander(relay.at.clear, tcp_echo):
-        sockets = []
+        begun = []
         for _ in range(80):  # fewer than what makes the relay send Retry
             quic = QuicConnection(configuration=configuration)
             quic.connect(("127.0.0.1", relay.at.tls), now=0)
             one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             one.connect(("127.0.0.1", relay.at.tls))
-            for data, _ in quic.datagrams_to_send(now=0):
-                one.send(data)
-            sockets.append(one)
-        vitals.wait(lambda: relay.vitals.metrics()["twohop_quic_half_open"] >= 70)
+            begun.append((one, [data for data, _ in quic.datagrams_to_send(now=0)]))
+        for one, packets in begun:
+            for packet in packets:
+                one.send(packet)
+
+        def seen():
+            metrics = relay.vitals.metrics()  # the first ones may be over before the last have begun
+            return metrics["twohop_quic_half_open"] + metrics['twohop_handshakes_total{result="timeout"}'] >= 70
+
+        vitals.wait(seen)
 
         async def run():
             async with http3.client(relay.at.tls, certificates.ca) as client:
@@ -268,7 +274,7 @@ def test_quic_handshakes_that_are_never_finished(egress, certificates, tcp_echo)
 
         asyncio.run(run())
         vitals.wait(lambda: relay.vitals.metrics()["twohop_quic_half_open"] == 0, LIMIT + MARGIN + 2)
-        for one in sockets:
+        for one, _ in begun:
             one.close()
 
 
