@@ -1,4 +1,4 @@
-/* What hop.c and hop_attempt.c share; nobody else includes this. */
+/* What hop.c, hop_path.c and hop_attempt.c share; nobody else includes this. */
 #ifndef RELAY_CLIENT_HOP_INTERNAL_H
 #define RELAY_CLIENT_HOP_INTERNAL_H
 
