@@ -14,8 +14,6 @@
 #define WANTED_FOR    (20 * RELAY_SECOND)
 #define ORPHANED_MAX  (30 * RELAY_SECOND) /* a hop without a path is given up then */
 #define SILENT_MAX    (15 * RELAY_SECOND) /* and one that says nothing although its carrier does */
-#define STANDBY_PAUSE (2 * RELAY_SECOND)
-#define SILENT_LOOKS  3 /* of the watch: a processor that was away for a moment is no silence */
 #define STEADY        (30 * RELAY_SECOND) /* so long up: what failed before says nothing any more */
 #define CONNECT_AGAIN (100 * RELAY_MS)    /* when a connection could not even be begun */
 
@@ -57,7 +55,7 @@ void relay_link_close(struct relay_link *link)
     relay_link_clear(link);
 }
 
-static void close_from(struct relay_chain *chain, size_t index)
+void relay_chain_close_from(struct relay_chain *chain, size_t index)
 {
     for (size_t i = index; i < num_hops(chain); i++)
         relay_link_close(&chain->links[i]);
@@ -76,12 +74,12 @@ static void orphan(struct relay_chain *chain, size_t index)
         link->needs_path = true;
         return;
     }
-    close_from(chain, index);
+    relay_chain_close_from(chain, index);
 }
 
-/* False: not now, for want of memory, or because the hop before has died and its end is still to be told. */
-static bool connect_link(struct relay_chain *chain, struct relay_link *link, size_t place)
+bool relay_chain_connect(struct relay_link *link, size_t place)
 {
+    struct relay_chain *chain = link->chain;
     if (link->index > 0 && !relay_hop_can_carry(chain->links[link->index - 1].hop))
         return false;
     struct relay_hop_params params = {
@@ -115,7 +113,7 @@ static void end_link(struct relay_link *link, int error, const char *why)
     relay_failure_set(&failure, error, link->index + 1, relay_hop_authority(link->hop), "%s", why);
     relay_chain_log_failure(&failure);
     chain->last_failure = failure;
-    close_from(chain, link->index);
+    relay_chain_close_from(chain, link->index);
     relay_task_queue(chain->loop, &chain->advance);
 }
 
@@ -127,8 +125,7 @@ static void end_unanswered(struct relay_link *link)
              "it gives no sign of life, so its tunnels are lost and it is connected anew");
 }
 
-/* To the hop before it in the chain. 0, or relay_hop_move's error. */
-static int try_move(struct relay_link *link, const char **why)
+int relay_link_try_move(struct relay_link *link, const char **why)
 {
     struct relay_hop *carrier = link->chain->links[link->index - 1].hop;
     int error = relay_hop_move(link->hop, carrier, why);
@@ -142,11 +139,12 @@ static int try_move(struct relay_link *link, const char **why)
     return 0;
 }
 
-static void move(struct relay_chain *chain, struct relay_link *link)
+void relay_chain_move(struct relay_link *link)
 {
+    struct relay_chain *chain = link->chain;
     struct relay_hop *carrier = chain->links[link->index - 1].hop;
     const char *why;
-    int error = try_move(link, &why);
+    int error = relay_link_try_move(link, &why);
     if (error == 0)
         return;
     if (error == RELAY_ERR_LIMIT && link->unanswered > 0) { /* it would have given more connection IDs */
@@ -157,7 +155,7 @@ static void move(struct relay_chain *chain, struct relay_link *link)
                       "it cannot go on through %s, so its tunnels are lost and it is connected anew: %s",
                       relay_hop_authority(carrier), why);
     relay_chain_log_failure(&chain->last_failure);
-    close_from(chain, link->index);
+    relay_chain_close_from(chain, link->index);
 }
 
 /* One hop in each turn: the farewell of a hop travels through the hop before, which must live until it has
@@ -206,7 +204,7 @@ static void on_advance(struct relay_task *task)
     for (size_t i = 0; i < num_hops(chain); i++) {
         struct relay_link *link = &chain->links[i];
         if (link->hop != NULL && link->ready && link->needs_path)
-            move(chain, link);
+            relay_chain_move(link);
         if (link->hop != NULL && link->ready)
             continue;
         if (link->hop == NULL && is_wanted(chain, i)) {
@@ -214,7 +212,7 @@ static void on_advance(struct relay_task *task)
                 relay_timer_set(chain->loop, &chain->retry, chain->retry_at + RELAY_MS);
             else if (i == 1 && chain->links[0].draining)
                 leave_draining(chain);
-            else if (!connect_link(chain, link, i == 0 ? chain->place : 0))
+            else if (!relay_chain_connect(link, i == 0 ? chain->place : 0))
                 relay_timer_set_after(chain->loop, &chain->retry, CONNECT_AGAIN);
         }
         return;
@@ -232,88 +230,6 @@ static void on_retry(struct relay_timer *timer)
     relay_task_queue(chain->loop, &chain->advance);
 }
 
-/* ---- another hop 1 beside the one in doubt ---- */
-
-static bool is_doubtful(const struct relay_link *first)
-{
-    return !first->ready || first->draining ||
-           (first->silent_looks >= SILENT_LOOKS && relay_hop_is_silent(first->hop));
-}
-
-/* It takes no new requests, but what is on it may stay. */
-static bool drains(const struct relay_link *first)
-{
-    return first->ready && first->draining && relay_hop_can_carry(first->hop) &&
-           !relay_hop_is_silent(first->hop);
-}
-
-/* Whether anything on the way through hop 1 could go through another, or would be followed there. */
-static bool is_worth_moving(const struct relay_chain *chain)
-{
-    if (num_hops(chain) < 2)
-        return false;
-    if (chain->links[1].ready)
-        return relay_hop_can_move(chain->links[1].hop) || drains(&chain->links[0]);
-    return relay_chain_has_retired_on(chain, chain->links[0].hop);
-}
-
-static void start_standby(struct relay_chain *chain)
-{
-    uint64_t now = relay_loop_now(chain->loop);
-    struct relay_link *first = &chain->links[0];
-    size_t num_places = chain->config->hops[0].num_places;
-    uint64_t pause = first->draining ? STANDBY_PAUSE << chain->short_lived : STANDBY_PAUSE;
-    if (chain->standby.hop != NULL || now < chain->last_standby + pause || !is_worth_moving(chain) ||
-        (num_places == 1 && !first->draining))
-        return;
-    chain->last_standby = now;
-    chain->standby_place = (chain->place + 1) % num_places;
-    relay_log(RELAY_LOG_INFO, "hop_doubtful", "s:i, s:s", "hop", 1, "place", relay_hop_authority(first->hop));
-    connect_link(chain, &chain->standby, chain->standby_place);
-}
-
-/* Hop 2 may not move to the new hop 1. It stays on the one that drains, with its tunnels, and another is made for new
- * ones. */
-static void leave_behind(struct relay_chain *chain, const char *why)
-{
-    size_t last = num_hops(chain) - 1;
-    relay_log(RELAY_LOG_INFO, "hop_stays", "s:i, s:s, s:s", "hop", 2, "relay",
-              relay_hop_authority(chain->links[1].hop), "reason", why);
-    if (chain->links[last].ready)
-        relay_chain_retire(&chain->links[last]);
-    for (size_t i = last; i > 0; i--)
-        relay_chain_put_aside(&chain->links[i]);
-}
-
-/* The other hop 1 is ready. It takes over if there is still a reason. */
-static void adopt_standby(struct relay_chain *chain)
-{
-    struct relay_link *first = &chain->links[0], *second = &chain->links[1], old = *first;
-    const char *why, *why_not = NULL;
-    if (!is_doubtful(first) || !is_worth_moving(chain)) {
-        relay_link_close(&chain->standby);
-        return;
-    }
-    relay_link_clear(first);
-    first->hop = chain->standby.hop;
-    first->ready = true;
-    first->since = relay_loop_now(chain->loop);
-    relay_link_clear(&chain->standby);
-    relay_hop_set_user(first->hop, first);
-    chain->place = chain->standby_place;
-    if (!second->ready)
-        close_from(chain, 1);
-    else if (!drains(&old))
-        move(chain, second);
-    else if (try_move(second, &why) != 0) /* before the old one closes its tunnel */
-        why_not = why;
-    relay_chain_move_retired(chain, old.hop);
-    if (why_not != NULL)
-        leave_behind(chain, why_not);
-    relay_chain_put_aside(&old);
-    relay_task_queue(chain->loop, &chain->advance);
-}
-
 /* ---- the watch ---- */
 
 /* Whether it is this hop that is silent, and not one below. */
@@ -323,6 +239,17 @@ static bool is_silent_alone(const struct relay_chain *chain, const struct relay_
         if (!chain->links[i].ready || relay_hop_is_silent(chain->links[i].hop))
             return false;
     return relay_hop_is_silent(link->hop);
+}
+
+bool relay_link_is_silent_long(struct relay_link *link, bool is_silent)
+{
+    const struct relay_session *session = relay_hop_session(link->hop);
+    uint64_t now = relay_loop_now(link->chain->loop);
+    if (!is_silent || session == NULL || session->version != RELAY_HTTP_3)
+        link->silent_since = 0;
+    else if (link->silent_since == 0)
+        link->silent_since = now;
+    return link->silent_since != 0 && now > link->silent_since + SILENT_MAX;
 }
 
 static void watch_link(struct relay_link *link, uint64_t now)
@@ -335,18 +262,14 @@ static void watch_link(struct relay_link *link, uint64_t now)
             end_link(link, RELAY_ERR_TIMEOUT, "no other way to it was found in time");
         return;
     }
-    if (!is_silent_alone(link->chain, link))
-        link->silent_since = 0;
-    else if (link->silent_since == 0)
-        link->silent_since = now;
-    else if (now > link->silent_since + SILENT_MAX)
+    if (relay_link_is_silent_long(link, is_silent_alone(link->chain, link)))
         end_link(link, RELAY_ERR_TIMEOUT, "it does not answer any more");
 }
 
 /* A hop 1 that has fallen silent: perhaps it is this machine that has gone to another network. */
 static void follow_network(struct relay_link *first)
 {
-    if (first->silent_looks == 0 || first->silent_looks % SILENT_LOOKS != 0 ||
+    if (first->silent_looks == 0 || first->silent_looks % RELAY_CHAIN_SILENT_LOOKS != 0 ||
         !relay_hop_follow_network(first->hop))
         return;
     first->silent_looks = 0;
@@ -367,8 +290,7 @@ static void on_watch(struct relay_timer *timer)
         watch_link(&chain->links[i], now);
         is_any = is_any || chain->links[i].hop != NULL;
     }
-    if (first->ready && is_doubtful(first))
-        start_standby(chain);
+    relay_chain_start_standby(chain);
     if (relay_chain_is_up(chain) && now >= chain->links[num_hops(chain) - 1].since + STEADY)
         relay_chain_forget_failures(chain);
     if (chain->num_waiting > 0)
@@ -395,7 +317,7 @@ static void on_ready(void *user)
     relay_log(RELAY_LOG_INFO, "hop_ready", "s:i, s:s, s:i", "hop", (int)link->index + 1, "relay",
               relay_hop_authority(link->hop), "http", relay_hop_session(link->hop)->version >> 8);
     if (link == &chain->standby)
-        adopt_standby(chain);
+        relay_chain_adopt_standby(chain);
     else
         begin_use(link);
 }
@@ -424,7 +346,7 @@ static void refuse_move(struct relay_link *link, const struct relay_failure *why
         failure = *why;
     relay_chain_log_failure(&failure);
     if (link->unanswered >= ways)
-        close_from(chain, link->index);
+        relay_chain_close_from(chain, link->index);
     if (link->index == 1)
         leave_ingress(chain);
     relay_chain_count_failure(chain, &failure, true);

@@ -2,7 +2,8 @@
  * the last one for the fronts, and connects anew with back-off when something dies.
  *
  * When this machine goes to another network, hop 1's QUIC connection goes on from its new address; when hop 1 dies or goes
- * silent, hop 2's moves to another ingress. No tunnel is lost by either.
+ * silent, hop 2's moves to another ingress. No tunnel is lost by either. What cannot move (HTTP/2) stays on a silent one,
+ * in case it comes back, and new tunnels go through another.
  * When the last hop dies its tunnels are lost and told so; when it goes away with a GOAWAY they live on beside
  * the chain, on the hops that carry them. Nothing ever goes to a target past the chain.
  *

@@ -5,7 +5,8 @@
 #include "client/abandoned.h"
 #include "client/chain.h"
 
-#define RELAY_CHAIN_RETIRED_MAX 4
+#define RELAY_CHAIN_RETIRED_MAX  4
+#define RELAY_CHAIN_SILENT_LOOKS 3 /* of the watch: a processor that was away for a moment is no silence */
 
 /* The place of a hop in the chain, or beside it. */
 struct relay_link {
@@ -56,6 +57,23 @@ struct relay_chain {
 
 void relay_link_clear(struct relay_link *link);
 void relay_link_close(struct relay_link *link);
+/* To be asked at every look: whether it has been silent for too long. Over HTTP/2 it never is: that ends by itself. */
+bool relay_link_is_silent_long(struct relay_link *link, bool is_silent);
+/* The hop at `index` and those behind it. */
+void relay_chain_close_from(struct relay_chain *chain, size_t index);
+/* False: not now, for want of memory, or because the hop before has died and its end is still to be told. */
+bool relay_chain_connect(struct relay_link *link, size_t place);
+/* To the hop before it in the chain. 0, or relay_hop_move's error. */
+int relay_link_try_move(struct relay_link *link, const char **why);
+/* The same; what cannot move is closed, with what stands on it. */
+void relay_chain_move(struct relay_link *link);
+
+/* ---- chain_standby.c: another hop 1 beside the one in doubt, which drains or has fallen silent ---- */
+
+/* If there is a doubt, and something to gain. From the watch. */
+void relay_chain_start_standby(struct relay_chain *chain);
+/* It is ready, and takes over if there still is a reason. What cannot move stays on the old one and is retired. */
+void relay_chain_adopt_standby(struct relay_chain *chain);
 
 /* ---- chain_failures.c: failures and back-off ---- */
 
@@ -114,6 +132,8 @@ int relay_chain_init_trusts(struct relay_hop_trust trusts[RELAY_HOPS_MAX],
 
 /* The chain is up: sends the requests that wait. */
 void relay_chain_serve(struct relay_chain *chain);
+/* Requests to which no answer has come are made anew, through what is the chain now. */
+void relay_chain_ask_again(struct relay_chain *chain);
 /* Fails all that wait. */
 void relay_chain_refuse(struct relay_chain *chain, const struct relay_failure *failure);
 

@@ -143,9 +143,26 @@ static bool is_empty(const struct relay_link *retired)
     return session != NULL && session->num_tunnels == 0;
 }
 
+/* What was left behind on a hop 1 that had fallen silent is told that it is lost, like what is in the chain. */
+static void end_silent(struct relay_link *link)
+{
+    if (link->hop == NULL || link->index > 0 ||
+        !relay_link_is_silent_long(link, relay_hop_is_silent(link->hop)))
+        return;
+    struct relay_failure failure;
+    relay_failure_set(&failure, RELAY_ERR_TIMEOUT, 1, relay_hop_authority(link->hop),
+                      "it does not answer any more");
+    relay_chain_log_failure(&failure);
+    relay_link_close(link);
+}
+
 bool relay_chain_watch_retired(struct relay_chain *chain)
 {
     bool is_any = false;
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
+        end_silent(&chain->kept[i]);
+        end_silent(&chain->retired[i]);
+    }
     if (relay_chain_retired_wait(chain, 0))
         relay_task_queue(chain->loop, &chain->advance);
     /* What carries one that ends goes at the next look: its farewell leaves through it. */

@@ -175,6 +175,8 @@ static void on_tls_ready(void *user)
                            level_of(hop), &session_cb, attempt);
     if (attempt->session == NULL)
         relay_hop_attempt_failed(attempt, RELAY_ERR_NO_MEMORY);
+    else if (hop->params.is_last)
+        relay_http2_ask_soon(attempt->session);
 }
 
 static void on_tls_close(void *user, int error)

@@ -2,6 +2,7 @@
 #include <netinet/in.h>
 
 #include "client/hop_internal.h"
+#include "lib/net/http2.h"
 #include "lib/net/http3.h"
 #include "lib/net/path_socket.h"
 #include "lib/net/quic_conn.h"
@@ -90,7 +91,10 @@ bool relay_hop_follow_network(struct relay_hop *hop)
 bool relay_hop_is_silent(const struct relay_hop *hop)
 {
     struct relay_quic_conn *conn = conn_of(hop);
-    return conn != NULL && relay_quic_conn_is_silent(conn);
+    struct relay_session *session = relay_hop_session(hop);
+    if (conn != NULL)
+        return relay_quic_conn_is_silent(conn);
+    return session != NULL && session->version == RELAY_HTTP_2 && relay_http2_is_silent(session);
 }
 
 bool relay_hop_was_heard(const struct relay_hop *hop, uint64_t since)

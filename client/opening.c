@@ -237,6 +237,15 @@ static bool send_request(struct relay_chain *chain, struct relay_opening *openin
     return true;
 }
 
+void relay_chain_ask_again(struct relay_chain *chain)
+{
+    for (struct relay_opening *opening = chain->opening; opening != NULL; opening = opening->next)
+        if (!relay_task_is_queued(&opening->task) && !opening->asked_again) {
+            opening->asks_again = true;
+            relay_task_queue(chain->loop, &opening->task);
+        }
+}
+
 /* A UDP tunnel that the last hop will never take: those behind it do not wait for that. */
 static bool is_not_offered(const struct relay_chain *chain, const struct relay_opening *opening)
 {

@@ -15,5 +15,11 @@ struct relay_session *relay_http2_server(struct relay_stream *stream, const stru
 struct relay_session *relay_http2_client(struct relay_stream *stream, const struct relay_limits *limits,
                                          struct relay_budget *budget, enum relay_level level,
                                          const struct relay_session_user *cb, void *user);
+/* Client: while it has tunnels, the first PING of a silence goes 1 s after the last DATA, the next after as long again, up to
+ * half of the idle timeout. For the last hop: the connections that carry it are asked when nothing comes back through them. */
+void relay_http2_ask_soon(struct relay_session *session);
+/* Client: it was asked for a sign of life (PING) 2 s ago, and nothing has come. A hint to try a second way; the session
+ * ends by itself after the idle timeout. */
+bool relay_http2_is_silent(const struct relay_session *session);
 
 #endif

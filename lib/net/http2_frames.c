@@ -93,6 +93,8 @@ static void on_headers_recv(struct http2_session *session, const nghttp2_frame *
     bool ends = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     struct http2_stream *stream = stream_of(session->nghttp, frame->hd.stream_id);
     session->active_at = relay_loop_now(session->super.loop);
+    if (!session->super.is_server)
+        relay_http2_watch_used(session, false);
     if (session->head != NULL && session->head->stream == stream) {
         session->head->ends = ends; /* shown with it, after nghttp2 has returned */
         session->head->is_complete = true;
@@ -179,8 +181,10 @@ static int on_data_chunk(nghttp2_session *nghttp, uint8_t flags, int32_t id, con
 {
     struct http2_session *session = user;
     struct http2_stream *stream = stream_of(nghttp, id);
-    if (!session->super.is_server)
+    if (!session->super.is_server) {
         session->active_at = relay_loop_now(session->super.loop);
+        relay_http2_watch_used(session, false);
+    }
     /* The connection's window is never what holds a peer back: else one stalled tunnel would stop the others.
      */
     nghttp2_session_consume_connection(nghttp, len);
@@ -247,6 +251,8 @@ static int on_frame_send(nghttp2_session *nghttp, const nghttp2_frame *frame, vo
         on_head_sent(session, frame->hd.stream_id);
     if ((is_data || frame->hd.type == NGHTTP2_HEADERS) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         on_fin_sent(session, frame->hd.stream_id);
+    if (!session->super.is_server && (is_data || frame->hd.type == NGHTTP2_HEADERS))
+        relay_http2_watch_used(session, true);
     if (is_data && frame->hd.length > 0) {
         session->active_at = relay_loop_now(session->super.loop);
         relay_http2_guard_sent_data(&session->guard, frame->hd.length);

@@ -157,6 +157,8 @@ struct http2_session {
     uint64_t active_at;   /* last head or end, or DATA that we sent; a client: or received */
     uint64_t message_at;  /* server: when the first deadline of a message may be; 0: none */
     uint64_t heard_at;    /* client: when bytes came */
+    uint64_t used_at;     /* client: when a head or DATA last came or went */
+    uint64_t told_at;     /* client: when one went that was the first since bytes came; 0: never */
     uint64_t pinged_at;   /* client: when it was asked for a sign of life; 0: it was not */
     uint64_t partial_at;  /* when the incomplete frame or head block was first seen; 0: none */
     uint64_t settings_at; /* when our unacknowledged SETTINGS went; 0: none */
@@ -171,6 +173,7 @@ struct http2_session {
     bool failing;         /* GOAWAY with an error is queued; input is ignored */
     bool dead;            /* nothing but on_close is left */
     bool draining;
+    bool asks_soon; /* client: relay_http2_ask_soon */
     bool is_settings_in, is_ready_told, is_goaway_in, is_goaway_told;
 };
 
@@ -197,6 +200,14 @@ void relay_http2_session_flush_later(struct http2_session *session);
  * that those belong to someone. */
 void relay_http2_session_write_data(struct http2_session *session, const uint8_t *frame_head, uint8_t *bytes,
                                     size_t len, bool borrowed);
+
+/* http2_watch.c. A head or DATA of a client's came or went; bytes came. */
+void relay_http2_watch_used(struct http2_session *session, bool is_out);
+void relay_http2_watch_heard(struct http2_session *session);
+/* When it acts next; UINT64_MAX: never. */
+uint64_t relay_http2_watch_due(const struct http2_session *session);
+/* Asks for a sign of life when that is due. False: none has come in the idle timeout. */
+bool relay_http2_watch(struct http2_session *session, uint64_t now);
 
 /* The final GOAWAY of a graceful shutdown. */
 void relay_http2_session_goaway(struct http2_session *session);

@@ -182,19 +182,6 @@ static bool has_busy_stream(const struct http2_session *session)
     return false;
 }
 
-/* A relay that has gone silently, or does nothing any more, is told by nobody else: TCP takes a quarter of an hour, and
- * for ever if the relay's kernel still answers. QUIC sees to that by itself. */
-static bool is_watched(const struct http2_session *session)
-{
-    return !session->super.is_server && session->num_live > 0;
-}
-
-static uint64_t alive_until(const struct http2_session *session)
-{
-    uint64_t timeout = session->super.limits->idle_timeout;
-    return session->pinged_at != 0 ? session->pinged_at + timeout : session->heard_at + timeout / 2;
-}
-
 static uint64_t next_deadline(const struct http2_session *session)
 {
     const struct relay_limits *limits = session->super.limits;
@@ -209,9 +196,8 @@ static uint64_t next_deadline(const struct http2_session *session)
         at = session->final_at;
     if (session->message_at != 0 && session->message_at < at)
         at = session->message_at;
-    if (is_watched(session) && alive_until(session) < at)
-        at = alive_until(session);
-    return at;
+    uint64_t watched = relay_http2_watch_due(session);
+    return watched < at ? watched : at;
 }
 
 void relay_http2_session_arm(struct http2_session *session)
@@ -261,20 +247,6 @@ static void expire_idle(struct http2_session *session, uint64_t now)
         session->blocked_at = now;
 }
 
-/* After half of the idle timeout without a byte it is asked for one; then it has the whole. */
-static void watch_relay(struct http2_session *session, uint64_t now)
-{
-    if (!is_watched(session) || now < alive_until(session))
-        return;
-    if (session->pinged_at != 0) {
-        end(session, RELAY_ERR_IDLE, relay_stream_close);
-        return;
-    }
-    session->pinged_at = now;
-    nghttp2_submit_ping(session->nghttp, NGHTTP2_FLAG_NONE, NULL);
-    relay_http2_session_flush_later(session);
-}
-
 static void on_timer(struct relay_timer *timer)
 {
     struct http2_session *session =
@@ -291,8 +263,8 @@ static void on_timer(struct relay_timer *timer)
         relay_http2_session_goaway(session);
     if (session->message_at != 0 && now >= session->message_at && !session->failing)
         expire_messages(session, now);
-    if (!session->failing)
-        watch_relay(session, now);
+    if (!session->failing && !relay_http2_watch(session, now))
+        end(session, RELAY_ERR_IDLE, relay_stream_close);
     relay_http2_session_arm(session);
 }
 
@@ -510,8 +482,7 @@ static void feed_kept(struct http2_session *session)
 static void on_bytes(void *user, uint8_t *bytes, size_t len)
 {
     struct http2_session *session = user;
-    session->heard_at = relay_loop_now(session->super.loop);
-    session->pinged_at = 0;
+    relay_http2_watch_heard(session);
     feed_kept(session);
     size_t taken = session->kept == NULL ? feed(session, bytes, len) : 0;
     if (session->dead)

@@ -159,6 +159,23 @@ class Process:
     def signal(self, number):
         self._process.send_signal(number)
 
+    def _is_stopped(self):
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in pathlib.Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return set(states) == {"T"}
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """None of its threads does anything meanwhile; its kernel goes on."""
+        self.signal(signal.SIGSTOP)
+        try:
+            deadline = time.monotonic() + 10
+            while not self._is_stopped():
+                assert time.monotonic() < deadline, f"{self.name} does not stop"
+                time.sleep(0.001)
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
     def stop(self, timeout=40):
         """SIGTERM, and asserts exit status 0 without a sanitizer's report. timeout covers the 30 s given to tunnels."""
         if self.running():
