@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import hop_chain, http1, web
+from harness import hop_chain, http1, vitals, web
 
 MIB = 1 << 20
 
@@ -258,7 +258,7 @@ def test_a_server_that_closes_while_nobody_asks(chain):
     with web.Server(lambda request: (web.answer(b"x"), "close")) as target, http1.Connection(up.http) as connection:
         for number in range(3):
             assert connection.body(connection.request("POST", url(target), "Content-Length: 0")[1]) == b"x"
-            time.sleep(0.5)
+            vitals.wait(lambda: vitals.Vitals(up.egress).tunnels() == 0, what="the end of the tunnel, which the client has heard of")
         assert target.connections == 3
 
 

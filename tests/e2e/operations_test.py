@@ -458,8 +458,7 @@ def test_every_worker_refuses_until_all_have_drained(egress, certificates, tcp_e
     with http1.Connection(relay.at.clear) as connection:
         assert connection.connect(tcp_echo.authority, AUTH_LINE)[0] == 200
         relay.signal(signal.SIGTERM)
-        relay.wait_event("draining")
-        time.sleep(0.5)
+        vitals.wait_refused(relay.at.clear)
         asyncio.run(run())
         connection.send(b"still open")
         assert connection.read(10) == b"still open"

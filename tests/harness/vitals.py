@@ -1,4 +1,5 @@
 """What an attack must not change: the life, descriptors, memory and counters of a relay, and another user's tunnel."""
+import contextlib
 import os
 import re
 import resource
@@ -26,6 +27,18 @@ def wait(condition, timeout=10, what="what the test waits for"):
         assert time.monotonic() < deadline, f"{what} did not come in {timeout} s"
         time.sleep(0.02)
     return value
+
+
+def wait_refused(port):
+    """Until no worker listens there any more: each has heard of the SIGTERM."""
+    def is_refused():
+        try:
+            with contextlib.suppress(ConnectionResetError):
+                http1.Connection(port).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+    wait(is_refused, what=f"the end of the listeners of port {port}")
 
 
 class Vitals:
