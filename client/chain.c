@@ -158,21 +158,6 @@ void relay_chain_move(struct relay_link *link)
     relay_chain_close_from(chain, link->index);
 }
 
-/* One hop in each turn: the farewell of a hop travels through the hop before, which must live until it has
- * gone out. */
-static void close_innermost(struct relay_chain *chain)
-{
-    size_t left = num_hops(chain);
-    while (left > 0 && chain->links[left - 1].hop == NULL)
-        left--;
-    if (left <= 1)
-        relay_chain_close_kept(chain);
-    if (left == 0)
-        return;
-    relay_link_close(&chain->links[left - 1]);
-    relay_task_defer(chain->loop, &chain->advance);
-}
-
 /* Another ingress may know the way. */
 static void leave_ingress(struct relay_chain *chain)
 {
@@ -197,7 +182,7 @@ static void on_advance(struct relay_task *task)
 {
     struct relay_chain *chain = CHAIN_OF(advance, task);
     if (chain->is_stopped) {
-        close_innermost(chain);
+        relay_chain_close_innermost(chain);
         return;
     }
     relay_chain_move_retired(chain, NULL);
@@ -486,25 +471,10 @@ struct relay_chain *relay_chain_new(struct relay_hop_environment *environment,
     return NULL;
 }
 
-void relay_chain_stop(struct relay_chain *chain)
-{
-    static const struct relay_failure failure = {.error = RELAY_ERR_SHUTDOWN,
-                                                 .text = "the client is shutting down"};
-    if (chain->is_stopped)
-        return;
-    chain->is_stopped = true;
-    relay_timer_stop(chain->loop, &chain->retry);
-    relay_timer_stop(chain->loop, &chain->watch);
-    relay_task_cancel(&chain->advance);
-    relay_chain_close_retired(chain);
-    relay_link_close(&chain->standby);
-    relay_chain_refuse(chain, &failure);
-    close_innermost(chain);
-}
-
 void relay_chain_free(struct relay_chain *chain)
 {
     relay_chain_stop(chain);
+    relay_timer_stop(chain->loop, &chain->retry);
     relay_task_cancel(&chain->advance);
     relay_chain_close_kept(chain);
     for (size_t i = num_hops(chain); i > 0; i--)

@@ -35,8 +35,9 @@ struct relay_chain {
     struct relay_link kept[RELAY_CHAIN_RETIRED_MAX];    /* hops that left the chain and carry such */
     size_t place, standby_place;
     bool is_stopped;
-    bool stays;     /* at this ingress: what is wrong with the hops behind it, another sees too */
-    unsigned tried; /* ingresses, in this round */
+    uint64_t stop_until; /* ns; then no hop waits any more for those inside it to have said good-bye */
+    bool stays;          /* at this ingress: what is wrong with the hops behind it, another sees too */
+    unsigned tried;      /* ingresses, in this round */
     /* Rounds in a row that did not bring the chain up, or not for long enough to be of use. */
     unsigned failures;
     uint64_t failed_at;    /* ns; the last attempt */
@@ -121,6 +122,11 @@ void relay_chain_retired_path_lost(struct relay_link *link);
 bool relay_chain_watch_retired(struct relay_chain *chain);
 void relay_chain_close_retired(struct relay_chain *chain);
 void relay_chain_close_kept(struct relay_chain *chain);
+
+/* ---- chain_stop.c ---- */
+
+/* A stopped chain's next step; it queues `advance`, or sets `retry`, until no hop is left. */
+void relay_chain_close_innermost(struct relay_chain *chain);
 
 /* ---- chain_trust.c ---- */
 

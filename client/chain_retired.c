@@ -165,9 +165,9 @@ bool relay_chain_watch_retired(struct relay_chain *chain)
     }
     if (relay_chain_retired_wait(chain, 0))
         relay_task_queue(chain->loop, &chain->advance);
-    /* What carries one that ends goes at the next look: its farewell leaves through it. */
+    /* What carries one that ends goes at a later look: its farewell leaves through it, by a tunnel of its own. */
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
-        if (chain->kept[i].hop != NULL && !carries_retired(&chain->kept[i]))
+        if (is_empty(&chain->kept[i]) && !carries_retired(&chain->kept[i]))
             relay_link_close(&chain->kept[i]);
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
         if (is_empty(&chain->retired[i]))

@@ -6,6 +6,7 @@
 
 #define ANSWER_TIMEOUT (10 * RELAY_SECOND)
 #define GOODBYE        (10 * RELAY_MS)
+#define GOODBYE_MAX    (1 * RELAY_SECOND)
 
 struct hop {
     struct check *check;
@@ -267,14 +268,21 @@ static void on_goodbye(struct relay_timer *timer)
 /* The farewell of a hop travels through the hop before, which must live until it has gone out. */
 static void say_goodbye(struct check *check)
 {
+    size_t left = 0;
+    for (size_t i = 0; i < check->config->num_hops; i++)
+        left += check->hops[i].hop != NULL;
     relay_timer_init(&check->goodbye, on_goodbye);
     for (size_t i = check->config->num_hops; i > 0; i--) {
         if (check->hops[i - 1].hop == NULL)
             continue;
         relay_hop_close(check->hops[i - 1].hop);
         check->hops[i - 1].hop = NULL;
-        relay_timer_set_after(check->environment->loop, &check->goodbye, GOODBYE);
-        wait_until_done(check);
+        left--;
+        uint64_t until = relay_loop_now(check->environment->loop) + GOODBYE_MAX;
+        do {
+            relay_timer_set_after(check->environment->loop, &check->goodbye, GOODBYE);
+            wait_until_done(check);
+        } while (check->environment->num_hops > left && relay_loop_now(check->environment->loop) < until);
     }
 }
 

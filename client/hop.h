@@ -30,7 +30,7 @@ struct relay_hop_environment {
     struct relay_limits limits;
     struct relay_budget budget;
     struct relay_hop_memory memory;
-    size_t num_hops; /* alive, also those that are being closed */
+    size_t num_hops; /* alive, also those that are being closed, and connections that repeat their farewell */
 };
 
 /* Whom a hop's configuration trusts at each of its places, for both kinds of TLS. Zeroed memory is fine for

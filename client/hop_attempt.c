@@ -135,6 +135,7 @@ void relay_attempt_start_http3(struct relay_attempt *attempt, const struct relay
         .level = level_of(hop),
         .keep_alive = hop->params.is_last ? KEEP_ALIVE : 0,
         .is_heard = &attempt->is_heard,
+        .closing = &hop->params.environment->num_hops,
     };
     attempt->is_http3 = attempt->started = true;
     if (carrier != NULL) {

@@ -21,7 +21,7 @@
 #include "lib/wire/error.h"
 
 #define BUDGET       (256 * 1024 * 1024) /* flow-control credit beyond each tunnel's first window */
-#define CLOSING_MAX  (1 * RELAY_SECOND)  /* for the relays to be told that we go */
+#define CLOSING_MAX  (2 * RELAY_SECOND)  /* for the relays to be told that we go */
 #define CLOSING_LOOK (10 * RELAY_MS)
 #define EXIT_USAGE   2
 

@@ -37,6 +37,8 @@ struct relay_packet_path_ops {
     size_t (*room)(struct relay_packet_path *path);
     /* Ends it; no callback comes after. */
     void (*close)(struct relay_packet_path *path);
+    /* Only its `user` hears of it from now on, not whoever opened it, who may be gone. NULL: nobody else does. */
+    void (*detach)(struct relay_packet_path *path);
 };
 
 /* The head of every kind of path. `local` and `peer` are what QUIC takes for the path's addresses; a

@@ -136,7 +136,15 @@ static void path_close(struct relay_packet_path *head)
         dispose(path);
 }
 
-static const struct relay_packet_path_ops path_ops = {path_send, path_mtu, path_room, path_close};
+static void path_detach(struct relay_packet_path *head)
+{
+    struct path *path = path_of(head);
+    path->config.on_refused = NULL;
+    path->config.on_lost = NULL;
+}
+
+static const struct relay_packet_path_ops path_ops = {
+    .send = path_send, .mtu = path_mtu, .room = path_room, .close = path_close, .detach = path_detach};
 
 /* ---- the tunnel's callbacks ---- */
 

@@ -32,7 +32,7 @@ struct relay_path_tunnel_config {
     /* The relay's answer was not a 2xx; on_close of the path follows with refusal->error. May be NULL. */
     void (*on_refused)(void *user, const struct relay_refusal *refusal);
     /* The tunnel has ended, for whoever could bring the connection above another path: told right after the
-     * path's on_close, of which the connection above keeps silent. Not after close. May be NULL. */
+     * path's on_close, of which the connection above keeps silent. Not after close or detach. May be NULL. */
     void (*on_lost)(void *user, int error);
     void *user;
 };

@@ -34,7 +34,7 @@ void relay_quic_conn_free(struct relay_quic_conn *conn)
         conn->host_cb->on_gone(conn->host, conn->farewell, conn->farewell_len,
                                until); /* the path is the host's */
     } else if (conn->path != NULL) {
-        conn->path->ops->close(conn->path);
+        relay_quic_conn_leave_path(conn);
     }
     if (conn->qc != NULL)
         ngtcp2_conn_del(conn->qc);
@@ -364,6 +364,7 @@ struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay
     conn->keep_alive = config->keep_alive;
     conn->keeps_alive = conn->asks_soon = config->keep_alive != 0;
     conn->is_heard = config->is_heard;
+    conn->closing = config->closing;
     fill_settings(conn, &settings, config->limits);
     fill_params(&params, config->limits, false);
     if (config->initial_rtt != 0)

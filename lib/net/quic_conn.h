@@ -96,6 +96,9 @@ struct relay_quic_client_config {
     /* Set with the first packet that comes, whatever it says and whoever wrote it; outlives the connection. NULL:
      * nobody asks. */
     bool *is_heard;
+    /* One more while the connection, of which on_close was told, repeats its CONNECTION_CLOSE (quic_farewell.h); until
+     * then the loop and what carries the path should live. Outlives the connection. NULL: it is sent once. */
+    size_t *closing;
 };
 struct relay_quic_conn *relay_quic_connect(struct relay_loop *loop, struct relay_packet_path *path,
                                            const struct relay_quic_client_config *config,

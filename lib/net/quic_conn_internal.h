@@ -73,6 +73,9 @@ struct relay_quic_conn {
     uint64_t last_received, flight_since; /* ns: for relay_quic_conn_is_silent; the peer's own packets */
     uint8_t *farewell;
     size_t farewell_len;
+    size_t *closing;       /* a client's, or NULL */
+    bool may_be_heard;     /* the peer may still be there to hear the farewell */
+    bool is_farewell_sent; /* else the path was blocked */
 };
 
 /* ---- quic_conn.c ---- */
@@ -120,5 +123,7 @@ void relay_quic_keep_alive_pace(struct relay_quic_conn *conn);
 /* ---- quic_conn_write.c ---- */
 
 void relay_quic_conn_flush(struct relay_task *task);
+/* A client's, when the connection is being freed: closed, or kept for the closing period. */
+void relay_quic_conn_leave_path(struct relay_quic_conn *conn);
 
 #endif

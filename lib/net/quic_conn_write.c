@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/net/metrics.h"
+#include "lib/net/quic_farewell.h"
 #include "lib/wire/error.h"
 
 #define PACKETS_PER_FLUSH 512 /* then others get their turn */
@@ -313,7 +314,8 @@ static void tell_writable(struct relay_quic_conn *conn)
     conn->cb->on_writable(conn->user);
 }
 
-static void write_close(struct relay_quic_conn *conn)
+/* Whether it goes next, behind what waits. */
+static bool write_close(struct relay_quic_conn *conn)
 {
     ngtcp2_path_storage ps;
     ngtcp2_pkt_info info;
@@ -322,7 +324,7 @@ static void write_close(struct relay_quic_conn *conn)
     ngtcp2_ssize n = ngtcp2_conn_write_connection_close(conn->qc, &ps.path, &info, packet, sizeof(packet),
                                                         &conn->ccerr, relay_loop_now(conn->loop));
     if (n <= 0) /* nothing to close towards yet, or the amplification limit */
-        return;
+        return false;
     if ((conn->farewell = malloc((size_t)n)) != NULL) {
         memcpy(conn->farewell, packet, (size_t)n);
         conn->farewell_len = (size_t)n;
@@ -332,16 +334,34 @@ static void write_close(struct relay_quic_conn *conn)
         memcpy(slot, packet, (size_t)n);
         append(conn, &ps.path, (size_t)n);
     }
+    return slot != NULL;
 }
 
 static void finish(struct relay_quic_conn *conn)
 {
-    if (!conn->is_silent)
-        write_close(conn);
-    (void)send_runs(conn);
+    conn->may_be_heard = conn->is_ready && !conn->is_silent && !relay_quic_conn_is_silent(conn);
+    bool is_next = !conn->is_silent && write_close(conn);
+    conn->is_farewell_sent = send_runs(conn) && is_next;
     conn->state = RELAY_QUIC_CLOSED;
     relay_timer_stop(conn->loop, &conn->timer);
     relay_task_queue(conn->loop, &conn->event);
+}
+
+void relay_quic_conn_leave_path(struct relay_quic_conn *conn)
+{
+    if (conn->closing == NULL || conn->farewell == NULL || !conn->may_be_heard) {
+        conn->path->ops->close(conn->path);
+        return;
+    }
+    struct relay_quic_farewell_params params = {.loop = conn->loop,
+                                                .path = conn->path,
+                                                .level = conn->flush.level,
+                                                .packet = conn->farewell,
+                                                .len = conn->farewell_len,
+                                                .is_sent = conn->is_farewell_sent,
+                                                .pto = ngtcp2_conn_get_pto(conn->qc),
+                                                .count = conn->closing};
+    relay_quic_farewell_begin(&params);
 }
 
 static void set_timer(struct relay_quic_conn *conn)

@@ -24,12 +24,13 @@ class SlowLink:
     `up` if that was the first host.
 
     rate: bytes per second of each way, None: no limit; up to QUEUE seconds' worth of them wait, what comes above is dropped.
+    lose_up: how many of the next packets from the first host are lost; counts down.
     """
 
     QUEUE = 0.05
 
     def __init__(self, one, one_addresses, other, other_addresses, delay, rate=None):
-        self.delay, self.rate, self.seen = delay, rate, []
+        self.delay, self.rate, self.seen, self.lose_up = delay, rate, [], 0
         self._free = {}  # by device: when it has sent what waits
         self._fds = []
         for host, addresses in ((one, one_addresses), (other, other_addresses)):
@@ -72,6 +73,8 @@ class SlowLink:
                 packet, now = os.read(fd, 65536), time.monotonic()
                 self.seen.append(Packet(now, fd == self._fds[0], len(packet)))
                 sent = self._sent(fd, len(packet), now)
+                if self.lose_up > 0 and fd == self._fds[0]:
+                    self.lose_up, sent = self.lose_up - 1, None
                 if sent is not None:
                     queue.append((sent + self.delay, self._fds[1 - self._fds.index(fd)], packet))
             while queue and queue[0][0] <= time.monotonic():

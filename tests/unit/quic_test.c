@@ -243,6 +243,8 @@ static int teardown(void **state)
         relay_quic_conn_close(f.a.conn, 0, RELAY_ERR_CANCELLED);
     relay_quic_endpoint_close(f.endpoint, 0);
     run_until(&f.loop, NULL, 20);
+    relay_loop_cut_lingering(&f.loop);
+    run_until(&f.loop, NULL, 1);
     assert_int_equal(relay_quic_endpoint_num_connections(f.endpoint), 0);
     relay_quic_endpoint_free(f.endpoint);
     relay_quic_group_unref(f.group);
@@ -388,6 +390,7 @@ static void test_mtu(void **state)
 static struct narrow {
     struct relay_packet_path path, *below;
     size_t pass_max, room, lost;
+    size_t closing; /* connections that repeat their farewell */
 } narrow;
 
 static void narrow_on_packet(void *user, uint8_t *packet, size_t len, uint8_t ecn)
@@ -445,7 +448,8 @@ static void dial_narrow(void)
     struct relay_quic_client_config config = {.credentials = f.client,
                                               .server_name = "relay.example",
                                               .limits = &f.limits,
-                                              .level = RELAY_LEVEL_FLUSH_OUTER};
+                                              .level = RELAY_LEVEL_FLUSH_OUTER,
+                                              .closing = &narrow.closing};
     narrow = (struct narrow){.pass_max = SIZE_MAX, .room = SIZE_MAX};
     assert_int_equal(relay_path_socket_new(&f.loop, (struct sockaddr *)&f.address, NULL, &narrow.below), 0);
     narrow.below->cb = &below;
@@ -455,6 +459,39 @@ static void dial_narrow(void)
     f.a.conn = relay_quic_connect(&f.loop, &narrow.path, &config, &side_cb, &f.a);
     assert_true(run_until(&f.loop, &f.a.is_ready, 5000));
     assert_true(run_until(&f.loop, &f.b.is_ready, 5000));
+}
+
+/* The server hears of the end although the packet that said so was lost, or the path took none. */
+static void lose_farewell(size_t pass_max, size_t room)
+{
+    dial_narrow();
+    run_until(&f.loop, NULL, 50);
+    narrow.pass_max = pass_max;
+    narrow.room = room;
+    relay_quic_conn_close(f.a.conn, 0x107, RELAY_ERR_CANCELLED);
+    assert_true(run_until(&f.loop, &f.a.is_closed, 1000));
+    assert_false(f.b.is_closed);
+    assert_int_equal(narrow.closing, 1);
+    narrow.pass_max = narrow.room = SIZE_MAX;
+    if (room == 0)
+        narrow.path.cb->on_writable(narrow.path.user);
+    assert_true(run_until(&f.loop, &f.b.is_closed, 2000));
+    assert_int_equal(f.b.close_code, 0x107);
+    for (int i = 0; i < 100 && narrow.closing > 0; i++)
+        run_until(&f.loop, NULL, 10);
+    assert_int_equal(narrow.closing, 0);
+    assert_null(narrow.path.cb);
+}
+
+static void test_farewell_is_lost(void **state)
+{
+    lose_farewell(0, SIZE_MAX);
+    assert_int_equal(narrow.lost, 1);
+}
+
+static void test_farewell_is_blocked(void **state)
+{
+    lose_farewell(SIZE_MAX, 0);
 }
 
 /* After the probes the path carries less: the transfer goes on in smaller packets. */
@@ -1041,6 +1078,8 @@ int main(void)
         TEST(test_mtu_of_idle),
         TEST(test_mtu_not_raised),
         TEST(test_short_room),
+        TEST(test_farewell_is_lost),
+        TEST(test_farewell_is_blocked),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
