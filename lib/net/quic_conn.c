@@ -9,9 +9,12 @@
 #include "lib/net/udp_batch.h"
 #include "lib/wire/error.h"
 
-#define PACKET_SIZE_MAX    1452 /* the last size probed */
-#define UNI_WINDOW         65536
-#define ACTIVE_CIDS        4 /* of the peer's that we keep for migrations */
+#define PACKET_SIZE_MAX 1452 /* the last size probed */
+#define UNI_WINDOW      65536
+#define CLIENT_CIDS     4 /* of the server's that a client keeps for migrations */
+/* Of the client's that a server keeps: the most ngtcp2 takes, and more than the client can use up by its moves. A server
+ * without a spare one at a move begins to count IDs that it has retired (1.11): CONNECTION_ID_LIMIT_ERROR. */
+#define SERVER_CIDS        8
 #define DATAGRAM_FRAME_MAX 65535
 #define STRANGER_WINDOWS   4 /* stream windows: what a client may send at once while nobody knows it */
 #define SILENT_AFTER       3 /* PTO */
@@ -285,7 +288,7 @@ static void fill_params(ngtcp2_transport_params *params, const struct relay_limi
     params->initial_max_streams_bidi = is_server ? limits->max_streams : 0;
     params->initial_max_streams_uni = RELAY_QUIC_UNI_STREAMS;
     params->max_idle_timeout = limits->quic_idle_timeout;
-    params->active_connection_id_limit = ACTIVE_CIDS;
+    params->active_connection_id_limit = is_server ? SERVER_CIDS : CLIENT_CIDS;
     params->max_datagram_frame_size = DATAGRAM_FRAME_MAX;
 }
 

@@ -874,6 +874,31 @@ static void test_migration(void **state)
     assert_int_equal(f.metrics.quic_migrations, 2); /* both sides are in this process */
 }
 
+/* Each sooner than the server can have done with the one before. */
+static void test_many_migrations(void **state)
+{
+    unsigned moves = 0;
+    srand(3);
+    dial();
+    run_until(&f.loop, NULL, 50);
+    start_bulk();
+    for (int i = 0; i < 150; i++) {
+        struct relay_packet_path *path;
+        assert_int_equal(relay_path_socket_new(&f.loop, (struct sockaddr *)&f.address, NULL, &path), 0);
+        int error = relay_quic_conn_migrate(f.a.conn, path);
+        assert_true(error == 0 || error == RELAY_ERR_LIMIT);
+        moves += error == 0;
+        run_until(&f.loop, NULL, (unsigned)(1 + rand() % 12));
+        assert_false(f.a.is_closed);
+        assert_false(f.b.is_closed);
+        (void)send_one(&f.a, 10, 0);
+    }
+    assert_true(moves > 60);
+    assert_true(run_until(&f.loop, &f.a.fin_came, 10000));
+    assert_int_equal(f.a.came, BULK);
+    assert_int_equal(f.a.mismatch, 0);
+}
+
 /* The client's address changes and it does not know: the answers follow it. */
 static void test_rebinding(void **state)
 {
@@ -1066,6 +1091,7 @@ int main(void)
         TEST(test_pins),
         TEST(test_bad_files),
         TEST(test_migration),
+        TEST(test_many_migrations),
         TEST(test_nobody_listens),
         TEST(test_silent),
         TEST(test_stateless_reset),
