@@ -1,5 +1,7 @@
 """The harness itself: certificates, targets, namespaces, and that it notices a program which ends badly."""
+import ctypes
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -7,7 +9,7 @@ import threading
 import time
 
 import pytest
-from harness import echo, process
+from harness import attack, echo, process, vitals
 from harness.ports import free_port
 
 
@@ -169,3 +171,20 @@ def test_process_that_ends_badly_fails(fake_program, tmp_path, end, message):
     with pytest.raises(AssertionError, match=message):
         group.__exit__(None, None, None)
     assert not relay.running()
+
+
+def test_a_watch_tells_a_relay_that_stands_still_from_a_machine_that_does(relay, certificates, tmp_path, tcp_echo):
+    started = attack.start_egress(relay, certificates, tmp_path, prefix=())
+
+    def stop(still):
+        started.signal(signal.SIGSTOP)
+        time.sleep(0.2)  # an echo is under way
+        still()
+        started.signal(signal.SIGCONT)
+
+    with vitals.Watch(started, tcp_echo) as watch:
+        stop(lambda: ctypes.PyDLL(None).usleep(700_000))  # a PyDLL lets no other thread of this process run
+        vitals.wait(lambda: watch.worst > 0.1)
+        assert watch.worst < 0.5
+        stop(lambda: time.sleep(0.7))
+        vitals.wait(lambda: watch.worst > 0.6)

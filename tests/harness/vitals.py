@@ -113,18 +113,46 @@ class Bystander:
         self._connection.close()
 
 
+class Pauses(threading.Thread):
+    """When this process stood still for longer than LEAST seconds, because the machine did or had no processor for it."""
+
+    LEAST = 0.05
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self._end, self._found, self._last = threading.Event(), [], time.monotonic()
+
+    def run(self):
+        while not self._end.wait(0.01):
+            now = time.monotonic()
+            if now - self._last > self.LEAST:
+                self._found.append((self._last, now))
+            self._last = now
+
+    def within(self, begun, ended):
+        """Seconds of pauses between these two moments, which are past."""
+        wait(lambda: self._last > ended, what="the thread that looks for pauses")
+        return sum(max(0, min(ended, till) - max(begun, since)) for since, till in self._found)
+
+    def stop(self):
+        self._end.set()
+        self.join()
+
+
 class Watch(threading.Thread):
-    """Measures a bystander's echo all the time. worst: seconds. A context manager."""
+    """Measures a bystander's echo all the time. worst: seconds, without those in which this process stood still: then nobody
+    knows whose they were. A context manager."""
 
     def __init__(self, relay, echo):
         super().__init__(daemon=True)
         self._bystander, self._end, self.times = Bystander(relay.at.clear, echo), threading.Event(), []
-        self.failure = None
+        self._pauses, self.failure = Pauses(), None
 
     def run(self):
         try:
             while not self._end.is_set():
-                self.times.append(self._bystander.echo())
+                begun, took = time.monotonic(), self._bystander.echo()
+                self.times.append(took - (self._pauses.within(begun, begun + took) if took > Pauses.LEAST else 0))
                 time.sleep(0.01)
         except Exception as failure:
             self.failure = failure
@@ -136,11 +164,13 @@ class Watch(threading.Thread):
 
     def __enter__(self):
         self._bystander.__enter__()
+        self._pauses.start()
         self.start()
         return self
 
     def __exit__(self, kind, *rest):
         self._end.set()
         self.join()
+        self._pauses.stop()
         self._bystander.__exit__(kind, *rest)
         assert kind or self.failure is None, self.failure
