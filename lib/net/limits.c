@@ -36,6 +36,22 @@ static size_t grow(struct relay_window *window, const struct relay_limits *limit
     return more;
 }
 
+/* Half of the window was used in so long. At first, while the sender still looks for its rate, twice the window of a sender
+ * whom it stops is of no harm. After that bytes which a lost packet held back, and which all come at once, look the same,
+ * and a window that is larger than the path is a line in which everything else on the way waits: then two halves in a row
+ * must be as quick as only a sender is whom the window stops. */
+static bool is_too_small(struct relay_window *window, const struct relay_limits *limits, uint64_t took,
+                         uint64_t rtt)
+{
+    const bool is_quick = took <= (window->is_settled ? rtt : 2 * rtt);
+    const bool is_second = is_quick && window->was_quick;
+    window->was_quick = is_quick && !is_second;
+    if (window->is_settled)
+        return is_second;
+    window->is_settled = !is_quick && window->size > limits->window_initial;
+    return is_quick;
+}
+
 size_t relay_window_consume(struct relay_window *window, const struct relay_limits *limits, size_t len,
                             uint64_t now, uint64_t rtt, bool may_grow)
 {
@@ -45,7 +61,7 @@ size_t relay_window_consume(struct relay_window *window, const struct relay_limi
     if (window->epoch_at == 0)
         window->epoch_at = now;
     if (window->epoch_bytes >= window->size / 2) {
-        if (may_grow && now - window->epoch_at <= 2 * rtt)
+        if (is_too_small(window, limits, now - window->epoch_at, rtt) && may_grow)
             more = grow(window, limits);
         window->epoch_at = now;
         window->epoch_bytes = 0;

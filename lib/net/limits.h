@@ -71,14 +71,16 @@ struct relay_budget {
 };
 
 /* A stream's receive window, RFC 9113 section 5.2 and RFC 9000 section 4. It starts at window_initial and
- * doubles up to window_max when the peer used half of it within two round trips, as far as the budget has
- * room. */
+ * doubles up to window_max when the peer used half of it within two round trips, as far as the budget has room; once a
+ * half took longer, only when two halves in a row took one round trip each. */
 struct relay_window {
     struct relay_budget *budget;
     size_t size, charged;
     size_t consumed; /* since the last grant */
     size_t epoch_bytes;
     uint64_t epoch_at;
+    bool was_quick;  /* the half before this one; it did not make the window grow */
+    bool is_settled; /* it has grown, and then a half took longer than two round trips */
 };
 
 void relay_window_init(struct relay_window *window, struct relay_budget *budget,

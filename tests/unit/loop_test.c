@@ -279,6 +279,34 @@ static void a_flowing_window_grows_and_its_budget_is_returned(void **state)
     relay_window_dispose(&window);
 }
 
+/* 10 Mbit/s and 35 ms: once a second what comes is held back for a tenth, by a packet that was lost, and comes at once. */
+static void a_window_does_not_grow_by_what_was_held_back(void **state)
+{
+    const size_t per_ms = 1250;
+    struct relay_limits limits = RELAY_LIMITS_DEFAULT;
+    struct relay_budget budget = {.limit = 16 << 20};
+    struct relay_window window;
+    size_t held = 0;
+    relay_window_init(&window, &budget, &limits);
+    for (uint64_t ms = 1; ms < 60000; ms++) {
+        held += per_ms;
+        if (ms % 1000 >= 900)
+            continue;
+        for (size_t len; held > 0; held -= len) {
+            len = held < 16384 ? held : 16384;
+            relay_window_consume(&window, &limits, len, ms * RELAY_MS, 35 * RELAY_MS, true);
+        }
+    }
+    assert_in_range(window.size, limits.window_initial, 2 * limits.window_initial);
+
+    /* The path gets faster: all of the window comes in each round trip. */
+    for (uint64_t ms = 60000; ms < 60350; ms++)
+        relay_window_consume(&window, &limits, window.size / 35, ms * RELAY_MS, 35 * RELAY_MS, true);
+    assert_in_range(window.size, 16 * limits.window_initial, limits.window_max);
+    relay_window_dispose(&window);
+    assert_int_equal(budget.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,6 +321,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(scratch_is_a_stack_and_borrowable_while_taken, setup, teardown),
         cmocka_unit_test(a_bucket_refills_with_time),
         cmocka_unit_test(a_flowing_window_grows_and_its_budget_is_returned),
+        cmocka_unit_test(a_window_does_not_grow_by_what_was_held_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
