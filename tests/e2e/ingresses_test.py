@@ -2,6 +2,7 @@
 import asyncio
 import contextlib
 import hashlib
+import queue
 import re
 import signal
 import subprocess
@@ -10,9 +11,9 @@ import time
 import pytest
 import yaml
 from aioquic.asyncio import QuicConnectionProtocol
-from aioquic.h3.connection import H3Connection
+from aioquic.h3.connection import ErrorCode, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
-from aioquic.quic.events import HandshakeCompleted
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted
 
 from harness import configs, http1, pki, ports, process, quic_relay, socks, source, vitals
 
@@ -216,6 +217,9 @@ class Echo:
     def __exit__(self, *_):
         self._connection.close()
 
+    def reset(self):
+        self._connection.reset()
+
     def says(self, text):
         self._connection.send(text)
         return self._connection.read(len(text)) == text
@@ -247,6 +251,39 @@ def test_a_connection_that_may_not_move_stays_while_its_ingress_drains(operators
             old.says(b"four")
         assert new.says(b"five") and len(up.events("hop_ready")) == 4
         up.stop()
+
+
+@pytest.mark.parametrize("end", ["tunnel", "client"])
+def test_a_kept_ingress_carries_the_farewell_of_the_hop_on_it(operators, client, certificates, tcp_echo, end):
+    """It is closed after that: else the last hop would wait for its idle timeout."""
+    operators.egress.kill()
+    farewells = queue.SimpleQueue()
+
+    class Left(Bound):
+        def quic_event_received(self, event):
+            super().quic_event_received(event)
+            if isinstance(event, ConnectionTerminated):
+                farewells.put((event.error_code, event.reason_phrase))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quic_relay.serving(Left, certificates, operators.egress_at.tls))
+        up = client(operators.client_config())
+        old = stack.enter_context(Echo(operators.http, tcp_echo))
+        assert old.says(b"one")
+        operators.ingresses[0].signal(signal.SIGTERM)
+        vitals.wait(lambda: len(up.events("hop_ready")) == 4, 15, "two new hops")
+        new = stack.enter_context(Echo(operators.http, tcp_echo))
+        assert old.says(b"two") and new.says(b"three") and len(up.events("hop_stays")) == 1
+        if end == "client":
+            up.stop()
+        else:
+            old.reset()
+        assert farewells.get(timeout=10) == (ErrorCode.H3_NO_ERROR, "")
+        operators.ingresses[0].wait_end(10)  # nothing is left on it
+        if end == "tunnel":
+            assert new.says(b"four") and farewells.empty()
+            up.stop()
+        assert farewells.get(timeout=10) == (ErrorCode.H3_NO_ERROR, "")
 
 
 def test_check_of_an_ingress_that_closes_while_the_next_hop_is_connected(certificates, tmp_path):
