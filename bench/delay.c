@@ -2,7 +2,9 @@
  * after half of it. Whoever runs it moves the devices into two network namespaces. TCP and QUIC see the delay
  * as they would on a real path, which a forwarder of bytes does not give them.
  *
- * delay DEVICE DEVICE MILLISECONDS
+ * delay DEVICE DEVICE MILLISECONDS [MBIT-PER-SECOND]
+ *
+ * With a rate each direction is a bottleneck: what has to wait for more than QUEUE there is dropped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,11 +20,13 @@
 #include "bench/session.h"
 
 #define PACKET  2048
+#define QUEUE   0.05  /* s */
 #define PACKETS 32768 /* of one direction: what comes above is dropped, as a router would */
 
 /* One direction: a ring of packets in the order of their times. */
 struct lane {
     int from, to;
+    double rate, free_at; /* bytes per second, 0: no bottleneck; when it has sent what waits */
     struct packet {
         double due;
         size_t len;
@@ -44,10 +48,11 @@ static int open_tun(const char *name)
 static void take(struct lane *lane, double delay)
 {
     uint8_t waste[PACKET];
-    double due = relay_bench_seconds() + delay;
+    double now = relay_bench_seconds();
     for (int i = 0; i < 256; i++) {
         struct packet *packet = &lane->ring[(lane->head + lane->count) % PACKETS];
-        bool is_full = lane->count == PACKETS;
+        double begins = lane->rate > 0 && lane->free_at > now ? lane->free_at : now;
+        bool is_full = lane->count == PACKETS || begins > now + QUEUE;
         ssize_t len = read(lane->from, is_full ? waste : packet->bytes, PACKET);
         if (len <= 0)
             return;
@@ -56,7 +61,8 @@ static void take(struct lane *lane, double delay)
             continue;
         }
         packet->len = (size_t)len;
-        packet->due = due;
+        lane->free_at = lane->rate > 0 ? begins + (double)len / lane->rate : now;
+        packet->due = lane->free_at + delay;
         lane->count++;
     }
 }
@@ -85,11 +91,12 @@ static int wait_ms(const struct lane *lanes)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
-        relay_bench_die("delay DEVICE DEVICE MILLISECONDS");
+    if (argc != 4 && argc != 5)
+        relay_bench_die("delay DEVICE DEVICE MILLISECONDS [MBIT-PER-SECOND]");
     int a = open_tun(argv[1]), b = open_tun(argv[2]);
     double delay = atof(argv[3]) / 2000;
     struct lane lanes[2] = {{.from = a, .to = b}, {.from = b, .to = a}};
+    lanes[0].rate = lanes[1].rate = argc == 5 ? atof(argv[4]) * 1e6 / 8 : 0;
     for (int i = 0; i < 2; i++)
         if ((lanes[i].ring = malloc(PACKETS * sizeof(struct packet))) == NULL)
             relay_bench_die("no memory");
