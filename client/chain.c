@@ -251,14 +251,16 @@ static void watch_link(struct relay_link *link, uint64_t now)
         end_link(link, RELAY_ERR_TIMEOUT, "it does not answer any more");
 }
 
-/* A hop 1 that has fallen silent: perhaps it is this machine that has gone to another network. */
+/* A hop 1 that has fallen silent, or could not say so: perhaps this machine has gone to another network. */
 static void follow_network(struct relay_link *first)
 {
-    if (first->silent_looks == 0 || first->silent_looks % RELAY_CHAIN_SILENT_LOOKS != 0 ||
-        !relay_hop_follow_network(first->hop))
+    bool is_due = first->silent_looks > 0 && first->silent_looks % RELAY_CHAIN_SILENT_LOOKS == 0;
+    if (is_due && relay_hop_follow_network(first->hop)) {
+        first->silent_looks = 0;
+        first->silent_since = 0;
+    } else if (!first->ready || !relay_hop_doubt_network(first->hop)) {
         return;
-    first->silent_looks = 0;
-    first->silent_since = 0;
+    }
     relay_log(RELAY_LOG_INFO, "network_changed", "s:i, s:s", "hop", 1, "relay",
               relay_hop_authority(first->hop));
 }

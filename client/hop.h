@@ -97,6 +97,10 @@ int relay_hop_move(struct relay_hop *hop, struct relay_hop *carrier, const char 
 /* Hop 1 over HTTP/3, when packets to its relay would leave from another address now, because this machine has changed its
  * network: the connection goes on from there (QUIC migration), and no tunnel is lost. False: it stays where it is. */
 bool relay_hop_follow_network(struct relay_hop *hop);
+/* To be called often. Hop 1 over HTTP/2, whose TCP connection cannot follow: when packets to its relay would leave from
+ * another address now, it is asked for a sign of life, and without one it closes in 2 s. Another network that was merely
+ * added harms no living connection. True: there is a new such address. */
+bool relay_hop_doubt_network(struct relay_hop *hop);
 /* HTTP/3: nothing has come for 3 PTO while something is in flight. HTTP/2: nothing for 2 s since a PING. */
 bool relay_hop_is_silent(const struct relay_hop *hop);
 /* Whether anything has come from it after `since` (ns), that it itself has written. Always false for HTTP/2. */

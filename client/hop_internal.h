@@ -50,7 +50,9 @@ struct relay_hop {
     struct relay_address local; /* for the memory */
     struct relay_attempt attempts[RELAY_ATTEMPTS];
     struct relay_attempt *winner;
-    bool may_http3; /* the configuration and the carrier allow it */
+    bool may_http3;                   /* the configuration and the carrier allow it */
+    uint64_t look_at, doubt_at;       /* ns, of relay_hop_doubt_network: the next time */
+    struct relay_address other_local; /* what it found last */
     bool ready_due, goaway_due, path_lost_due, close_due;
     struct relay_failure failure;
 };

@@ -8,6 +8,10 @@
 #include "lib/net/quic_conn.h"
 #include "lib/wire/error.h"
 
+#define LOOK_EVERY    (500 * RELAY_MS)
+#define ANSWER_WITHIN (2 * RELAY_SECOND)
+#define DOUBT_EVERY   (5 * RELAY_SECOND) /* while it lives although another address would be taken now */
+
 static struct relay_quic_conn *conn_of(const struct relay_hop *hop)
 {
     return hop->state == RELAY_HOP_READY && hop->winner->is_http3 && hop->winner->session != NULL
@@ -86,6 +90,29 @@ bool relay_hop_follow_network(struct relay_hop *hop)
     }
     relay_path_socket_trust(path); /* the new network may need a moment more */
     return relay_quic_conn_migrate(conn, path) == 0;
+}
+
+bool relay_hop_doubt_network(struct relay_hop *hop)
+{
+    struct relay_session *session = relay_hop_session(hop);
+    struct relay_address now_local, local, peer;
+    uint64_t now = relay_loop_now(hop->loop);
+    uint16_t port;
+    if (session == NULL || session->version != RELAY_HTTP_2 || hop->params.number > 1 || now < hop->look_at ||
+        relay_address_from_sockaddr(&peer, &port, &session->peer) != 0 ||
+        relay_address_from_sockaddr(&local, NULL, &session->local) != 0)
+        return false;
+    hop->look_at = now + LOOK_EVERY;
+    now_local = relay_hop_memory_local(&peer, port);
+    if (now_local.family == 0) /* no network: what comes next tells */
+        return false;
+    bool is_known = relay_address_equal(&now_local, &hop->other_local);
+    hop->other_local = now_local;
+    if (relay_address_equal(&now_local, &local) || (is_known && now < hop->doubt_at))
+        return false;
+    hop->doubt_at = now + DOUBT_EVERY;
+    relay_http2_doubt(session, ANSWER_WITHIN);
+    return !is_known;
 }
 
 bool relay_hop_is_silent(const struct relay_hop *hop)

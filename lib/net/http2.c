@@ -193,5 +193,10 @@ struct relay_session *relay_http2_client(struct relay_stream *stream, const stru
                                          struct relay_budget *budget, enum relay_level level,
                                          const struct relay_session_user *cb, void *user)
 {
-    return start(stream, session_new(stream, limits, budget, level, false), cb, user, NULL, 0);
+    struct http2_session *session = session_new(stream, limits, budget, level, false);
+    socklen_t size = sizeof(session->super.local);
+    int fd = relay_stream_descriptor(stream);
+    if (session != NULL && fd >= 0)
+        (void)getsockname(fd, (struct sockaddr *)&session->super.local, &size);
+    return start(stream, session, cb, user, NULL, 0);
 }

@@ -21,5 +21,8 @@ void relay_http2_ask_soon(struct relay_session *session);
 /* Client: it was asked for a sign of life (PING) 2 s ago, and nothing has come. A hint to try a second way; the session
  * ends by itself after the idle timeout. */
 bool relay_http2_is_silent(const struct relay_session *session);
+/* Client: asks for a sign of life at once. Without any within `timeout` (ns), not even TCP's acknowledgement, the session
+ * ends with RELAY_ERR_IDLE. Nothing while it is being asked so already. */
+void relay_http2_doubt(struct relay_session *session, uint64_t timeout);
 
 #endif

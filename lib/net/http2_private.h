@@ -160,6 +160,8 @@ struct http2_session {
     uint64_t used_at;     /* client: when a head or DATA last came or went */
     uint64_t told_at;     /* client: when one went that was the first since bytes came; 0: never */
     uint64_t pinged_at;   /* client: when it was asked for a sign of life; 0: it was not */
+    uint64_t doubted_at;  /* client: the same, by relay_http2_doubt, ... */
+    uint64_t doubt;       /* ... and how long it has for it */
     uint64_t partial_at;  /* when the incomplete frame or head block was first seen; 0: none */
     uint64_t settings_at; /* when our unacknowledged SETTINGS went; 0: none */
     uint64_t blocked_at;  /* when the transport wanted no more; 0: it does */
@@ -206,7 +208,7 @@ void relay_http2_watch_used(struct http2_session *session, bool is_out);
 void relay_http2_watch_heard(struct http2_session *session);
 /* When it acts next; UINT64_MAX: never. */
 uint64_t relay_http2_watch_due(const struct http2_session *session);
-/* Asks for a sign of life when that is due. False: none has come in the idle timeout. */
+/* Asks for a sign of life when that is due. False: none has come in the idle timeout, or when it was in doubt. */
 bool relay_http2_watch(struct http2_session *session, uint64_t now);
 
 /* The final GOAWAY of a graceful shutdown. */

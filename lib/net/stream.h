@@ -49,6 +49,7 @@ struct relay_stream_ops {
     bool (*send)(struct relay_stream *stream, const uint8_t *bytes, size_t len);
     size_t (*unacknowledged)(struct relay_stream *stream);       /* NULL: not known */
     enum relay_stream_peer (*look)(struct relay_stream *stream); /* NULL: not known */
+    int (*descriptor)(struct relay_stream *stream);              /* NULL: none */
     void (*guard)(struct relay_stream *stream);                  /* NULL: a no-op */
     void (*share)(struct relay_stream *stream);                  /* NULL: a no-op */
     void (*fin)(struct relay_stream *stream);
@@ -126,6 +127,12 @@ static inline size_t relay_stream_unacknowledged(struct relay_stream *stream)
 static inline enum relay_stream_peer relay_stream_look(struct relay_stream *stream)
 {
     return stream->ops->look != NULL ? stream->ops->look(stream) : RELAY_PEER_THERE;
+}
+
+/* Of a TCP stream, or TLS over one: its socket, to ask the kernel about it; -1: closed. Others: -1. */
+static inline int relay_stream_descriptor(struct relay_stream *stream)
+{
+    return stream->ops->descriptor != NULL ? stream->ops->descriptor(stream) : -1;
 }
 
 /* From now on the end of the process resets the peer of a TCP stream. The FIN by which a kernel closes what a dead

@@ -363,6 +363,11 @@ static enum relay_stream_peer tcp_look(struct relay_stream *stream)
     return ioctl(tcp->fd, FIONREAD, &unread) == 0 && unread > 0 ? RELAY_PEER_SAID_ALL : RELAY_PEER_ENDED;
 }
 
+static int tcp_descriptor(struct relay_stream *stream)
+{
+    return ((struct tcp *)stream)->fd;
+}
+
 static void tcp_guard(struct relay_stream *stream)
 {
     struct tcp *tcp = (struct tcp *)stream;
@@ -447,6 +452,7 @@ static const struct relay_stream_ops tcp_ops = {
     .send = tcp_send,
     .unacknowledged = tcp_unacknowledged,
     .look = tcp_look,
+    .descriptor = tcp_descriptor,
     .guard = tcp_guard,
     .share = tcp_share,
     .fin = tcp_fin,

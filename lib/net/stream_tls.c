@@ -484,10 +484,16 @@ static void tls_reset(struct relay_stream *stream)
     end(tls);
 }
 
+static int tls_descriptor(struct relay_stream *stream)
+{
+    return relay_stream_descriptor(((struct tls *)stream)->lower);
+}
+
 static const struct relay_stream_ops tls_ops = {
     .start = tls_start,
     .room = tls_room,
     .send = tls_send,
+    .descriptor = tls_descriptor,
     .guard = tls_guard,
     .share = tls_share,
     .fin = tls_fin,

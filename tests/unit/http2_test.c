@@ -427,6 +427,27 @@ static void a_relay_that_says_nothing_any_more(void **state)
     peers_free(peers);
 }
 
+static void a_relay_that_is_doubted(void **state)
+{
+    struct peers *peers = peers_new();
+    peers_start_server(peers, NULL, 0);
+    peers_start_client(peers);
+    turns(peers, 10);
+    relay_http2_doubt(peers->client, 200 * RELAY_MS);
+    wait_gone(peers, &peers->client, 500);
+    assert_non_null(peers->client); /* it answers, though nothing else is asked of it */
+    pipe_pause(&peers->server_end.super);
+    uint64_t begun = uv_hrtime();
+    relay_http2_doubt(peers->client, 200 * RELAY_MS);
+    wait_gone(peers, &peers->client, 2000);
+    assert_null(peers->client);
+    assert_true(uv_hrtime() - begun >= 200 * RELAY_MS);
+    assert_int_equal(peers->client_error, RELAY_ERR_IDLE);
+    pipe_resume(&peers->server_end.super);
+    turns(peers, 10);
+    peers_free(peers);
+}
+
 /* Neither its own bytes nor other requests keep it. */
 static void a_message_that_does_not_end(void **state)
 {
@@ -470,6 +491,7 @@ int main(void)
         cmocka_unit_test(an_idle_connection_closes_and_a_quiet_tunnel_does_not),
         cmocka_unit_test(a_message_that_does_not_end),
         cmocka_unit_test(a_relay_that_says_nothing_any_more),
+        cmocka_unit_test(a_relay_that_is_doubted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
