@@ -2,9 +2,10 @@
  * after half of it. Whoever runs it moves the devices into two network namespaces. TCP and QUIC see the delay
  * as they would on a real path, which a forwarder of bytes does not give them.
  *
- * delay DEVICE DEVICE MILLISECONDS [MBIT-PER-SECOND]
+ * delay DEVICE DEVICE MILLISECONDS [MBIT-PER-SECOND [LOSS]]
  *
- * With a rate each direction is a bottleneck: what has to wait for more than QUEUE there is dropped.
+ * With a rate each direction is a bottleneck: what has to wait for more than QUEUE there is dropped. LOSS: per cent of all
+ * packets, each way, lost at random.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +28,8 @@
 struct lane {
     int from, to;
     double rate, free_at; /* bytes per second, 0: no bottleneck; when it has sent what waits */
+    double loss;          /* of all packets */
+    uint64_t random_state;
     struct packet {
         double due;
         size_t len;
@@ -45,6 +48,13 @@ static int open_tun(const char *name)
     return fd;
 }
 
+/* The same packets in each run. */
+static bool is_lost(struct lane *lane)
+{
+    lane->random_state = lane->random_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(lane->random_state >> 11) * 0x1p-53 < lane->loss;
+}
+
 static void take(struct lane *lane, double delay)
 {
     uint8_t waste[PACKET];
@@ -56,7 +66,7 @@ static void take(struct lane *lane, double delay)
         ssize_t len = read(lane->from, is_full ? waste : packet->bytes, PACKET);
         if (len <= 0)
             return;
-        if (is_full) {
+        if (is_full || is_lost(lane)) {
             lane->dropped++;
             continue;
         }
@@ -91,12 +101,13 @@ static int wait_ms(const struct lane *lanes)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4 && argc != 5)
-        relay_bench_die("delay DEVICE DEVICE MILLISECONDS [MBIT-PER-SECOND]");
+    if (argc < 4 || argc > 6)
+        relay_bench_die("delay DEVICE DEVICE MILLISECONDS [MBIT-PER-SECOND [LOSS]]");
     int a = open_tun(argv[1]), b = open_tun(argv[2]);
     double delay = atof(argv[3]) / 2000;
-    struct lane lanes[2] = {{.from = a, .to = b}, {.from = b, .to = a}};
-    lanes[0].rate = lanes[1].rate = argc == 5 ? atof(argv[4]) * 1e6 / 8 : 0;
+    double rate = argc > 4 ? atof(argv[4]) * 1e6 / 8 : 0, loss = argc > 5 ? atof(argv[5]) / 100 : 0;
+    struct lane lanes[2] = {{.from = a, .to = b, .rate = rate, .loss = loss, .random_state = 1},
+                            {.from = b, .to = a, .rate = rate, .loss = loss, .random_state = 2}};
     for (int i = 0; i < 2; i++)
         if ((lanes[i].ring = malloc(PACKETS * sizeof(struct packet))) == NULL)
             relay_bench_die("no memory");
