@@ -1,5 +1,9 @@
 #include "lib/net/limits.h"
 
+/* A sender who says nothing for so long pauses; one who recovers from a loss is back sooner. */
+#define PAUSE_RTTS 8
+#define PAUSE_MIN  (100 * RELAY_MS)
+
 bool relay_bucket_take(struct relay_bucket *bucket, double n, double burst, double rate, uint64_t now)
 {
     if (!bucket->started) {
@@ -52,14 +56,22 @@ static bool is_too_small(struct relay_window *window, const struct relay_limits 
     return is_quick;
 }
 
+static bool is_pause(uint64_t gap, uint64_t rtt)
+{
+    return gap > PAUSE_MIN && gap > PAUSE_RTTS * rtt;
+}
+
 size_t relay_window_consume(struct relay_window *window, const struct relay_limits *limits, size_t len,
                             uint64_t now, uint64_t rtt, bool may_grow)
 {
     size_t more = 0;
     window->consumed += len;
     window->epoch_bytes += len;
-    if (window->epoch_at == 0)
+    if (window->epoch_at == 0 || is_pause(now - window->fed_at, rtt)) {
         window->epoch_at = now;
+        window->epoch_bytes = len;
+    }
+    window->fed_at = now;
     if (window->epoch_bytes >= window->size / 2) {
         if (is_too_small(window, limits, now - window->epoch_at, rtt) && may_grow)
             more = grow(window, limits);

@@ -78,7 +78,7 @@ struct relay_window {
     size_t size, charged;
     size_t consumed; /* since the last grant */
     size_t epoch_bytes;
-    uint64_t epoch_at;
+    uint64_t epoch_at, fed_at;
     bool was_quick;  /* the half before this one; it did not make the window grow */
     bool is_settled; /* it has grown, and then a half took longer than two round trips */
 };

@@ -307,6 +307,26 @@ static void a_window_does_not_grow_by_what_was_held_back(void **state)
     assert_int_equal(budget.used, 0);
 }
 
+/* One who asks now and then is no slow path: when the round trip becomes three times what it was, the window still grows. */
+static void a_window_takes_a_pause_for_nothing_else(void **state)
+{
+    const uint64_t rtt = 30;
+    struct relay_limits limits = RELAY_LIMITS_DEFAULT;
+    struct relay_budget budget = {.limit = 16 << 20};
+    struct relay_window window;
+    relay_window_init(&window, &budget, &limits);
+    uint64_t ms = 1;
+    for (int burst = 0; burst < 5; burst++, ms += 1000)
+        for (uint64_t end = ms + 2 * rtt; ms < end; ms++)
+            relay_window_consume(&window, &limits, limits.window_initial / rtt, ms * RELAY_MS, rtt * RELAY_MS,
+                                 true);
+    for (uint64_t end = ms + 2000; ms < end; ms++)
+        relay_window_consume(&window, &limits, window.size / (3 * rtt), ms * RELAY_MS, rtt * RELAY_MS, true);
+    assert_in_range(window.size, 16 * limits.window_initial, limits.window_max);
+    relay_window_dispose(&window);
+    assert_int_equal(budget.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +342,7 @@ int main(void)
         cmocka_unit_test(a_bucket_refills_with_time),
         cmocka_unit_test(a_flowing_window_grows_and_its_budget_is_returned),
         cmocka_unit_test(a_window_does_not_grow_by_what_was_held_back),
+        cmocka_unit_test(a_window_takes_a_pause_for_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
