@@ -46,7 +46,7 @@ def test_a_relay_that_drains_is_not_healthy(relay, certificates, tmp_path, tcp_e
         started.signal(signal.SIGTERM)
         started.wait_event("draining")
         done = subprocess.run(asked, capture_output=True, text=True, timeout=20)
-        assert done.returncode != 0 and "HTTP/1.1 503" in done.stderr, done
+        assert done.returncode == 1 and "HTTP/1.1 503" in done.stderr, done
     started.stop()
 
 
