@@ -60,7 +60,8 @@ uint64_t relay_http2_watch_due(const struct http2_session *session)
     return at;
 }
 
-/* Whether the peer's machine has said anything since it was asked: the answer may wait behind much else. */
+/* Whether the peer's machine has said anything since it was asked: the answer may wait behind much else, and the question
+ * itself before a window that the peer has closed. */
 static bool is_acknowledged(const struct http2_session *session)
 {
     struct tcp_info info;
@@ -68,7 +69,8 @@ static bool is_acknowledged(const struct http2_session *session)
     int fd = relay_stream_descriptor(session->transport);
     if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
         return false;
-    return info.tcpi_last_ack_recv * RELAY_MS <= relay_loop_clock() - session->doubted_at + KERNEL_CLOCK;
+    return info.tcpi_unacked == 0 ||
+           info.tcpi_last_ack_recv * RELAY_MS <= relay_loop_clock() - session->doubted_at + KERNEL_CLOCK;
 }
 
 static bool end_doubt(struct http2_session *session)
