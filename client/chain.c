@@ -478,7 +478,8 @@ void relay_chain_free(struct relay_chain *chain)
     relay_chain_stop(chain);
     relay_timer_stop(chain->loop, &chain->retry);
     relay_task_cancel(&chain->advance);
-    relay_chain_close_kept(chain);
+    while (relay_chain_close_kept(chain))
+        ;
     for (size_t i = num_hops(chain); i > 0; i--)
         relay_link_close(&chain->links[i - 1]);
     for (size_t i = 0; i < num_hops(chain); i++)

@@ -121,7 +121,8 @@ void relay_chain_retired_path_lost(struct relay_link *link);
 /* Closes what has no tunnels any more, or was kept and is not needed. True: there still are some of either kind. */
 bool relay_chain_watch_retired(struct relay_chain *chain);
 void relay_chain_close_retired(struct relay_chain *chain);
-void relay_chain_close_kept(struct relay_chain *chain);
+/* Those that carry no other one, whose farewell leaves through it. True: some are left. */
+bool relay_chain_close_kept(struct relay_chain *chain);
 
 /* ---- chain_stop.c ---- */
 

@@ -143,11 +143,14 @@ static bool is_empty(const struct relay_link *retired)
     return session != NULL && session->num_tunnels == 0;
 }
 
-/* What was left behind on a hop 1 that had fallen silent is told that it is lost, like what is in the chain. */
-static void end_silent(struct relay_link *link)
+/* What was left behind on a hop 1 that had fallen silent, or was on another network, is told that it is lost, like what is
+ * in the chain. */
+static void watch_first(struct relay_link *link)
 {
-    if (link->hop == NULL || link->index > 0 ||
-        !relay_link_is_silent_long(link, relay_hop_is_silent(link->hop)))
+    if (link->hop == NULL || link->index > 0)
+        return;
+    (void)relay_hop_doubt_network(link->hop);
+    if (!relay_link_is_silent_long(link, relay_hop_is_silent(link->hop)))
         return;
     struct relay_failure failure;
     relay_failure_set(&failure, RELAY_ERR_TIMEOUT, 1, relay_hop_authority(link->hop),
@@ -160,8 +163,8 @@ bool relay_chain_watch_retired(struct relay_chain *chain)
 {
     bool is_any = false;
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
-        end_silent(&chain->kept[i]);
-        end_silent(&chain->retired[i]);
+        watch_first(&chain->kept[i]);
+        watch_first(&chain->retired[i]);
     }
     if (relay_chain_retired_wait(chain, 0))
         relay_task_queue(chain->loop, &chain->advance);
@@ -183,8 +186,16 @@ void relay_chain_close_retired(struct relay_chain *chain)
         relay_link_close(&chain->retired[i]);
 }
 
-void relay_chain_close_kept(struct relay_chain *chain)
+bool relay_chain_close_kept(struct relay_chain *chain)
 {
+    bool is_any = false, carries[RELAY_CHAIN_RETIRED_MAX] = {false};
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
-        relay_link_close(&chain->kept[i]);
+        for (size_t k = 0; k < RELAY_CHAIN_RETIRED_MAX; k++)
+            carries[i] = carries[i] || is_on(&chain->kept[k], chain->kept[i].hop);
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
+        if (!carries[i])
+            relay_link_close(&chain->kept[i]);
+        is_any = is_any || carries[i];
+    }
+    return is_any;
 }

@@ -27,10 +27,21 @@ static bool drains(const struct relay_link *first)
            !relay_hop_is_silent(first->hop);
 }
 
+/* Whether what cannot move could be left behind. */
+static bool has_room(const struct relay_chain *chain)
+{
+    size_t retired = 0, kept = 0;
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
+        retired += chain->retired[i].hop == NULL;
+        kept += chain->kept[i].hop == NULL;
+    }
+    return retired > 0 && kept + 1 >= num_hops(chain);
+}
+
 /* Whether anything on the way through hop 1 could go through another, or would be followed there. */
 static bool is_worth_moving(const struct relay_chain *chain)
 {
-    if (is_mute(&chain->links[0]) && chain->config->hops[0].num_places > 1)
+    if (is_mute(&chain->links[0]) && chain->config->hops[0].num_places > 1 && has_room(chain))
         return true; /* new tunnels do, if nothing else */
     if (num_hops(chain) < 2)
         return false;
@@ -49,7 +60,10 @@ void relay_chain_start_standby(struct relay_chain *chain)
         now < chain->last_standby + pause || !is_worth_moving(chain) || (num_places == 1 && !first->draining))
         return;
     chain->last_standby = now;
-    chain->standby_place = (chain->place + 1) % num_places;
+    chain->standby_place =
+        (chain->standby_place + 1) % num_places; /* the last one may have been silent, too */
+    if (chain->standby_place == chain->place)
+        chain->standby_place = (chain->place + 1) % num_places;
     relay_log(RELAY_LOG_INFO, "hop_doubtful", "s:i, s:s", "hop", 1, "place", relay_hop_authority(first->hop));
     relay_chain_connect(&chain->standby, chain->standby_place);
 }
@@ -73,17 +87,18 @@ static void leave_behind(struct relay_chain *chain, const struct relay_link *old
         relay_chain_ask_again(chain);
 }
 
-/* What stands on hop 1 goes on over the one that takes its place, unless it cannot and `old` still lives. */
-static void move_behind(struct relay_chain *chain, struct relay_link *old)
+/* What stands on hop 1 goes on over the one that takes its place. Why it cannot, although `old` still carries it; else NULL. */
+static const char *move_behind(struct relay_chain *chain, const struct relay_link *old)
 {
     struct relay_link *second = &chain->links[1];
-    const char *why;
+    const char *why = NULL;
     if (!second->ready)
         relay_chain_close_from(chain, 1);
-    else if (relay_hop_can_move(second->hop) && !drains(old))
+    else if (!old->ready || !relay_hop_can_carry(old->hop))
         relay_chain_move(second);
-    else if (relay_link_try_move(second, &why) != 0) /* before the old one closes its tunnel */
-        leave_behind(chain, old, why);
+    else if (relay_link_try_move(second, &why) == 0) /* before the old one closes its tunnel */
+        why = NULL;
+    return why;
 }
 
 void relay_chain_adopt_standby(struct relay_chain *chain)
@@ -101,8 +116,10 @@ void relay_chain_adopt_standby(struct relay_chain *chain)
     relay_hop_set_user(first->hop, first);
     chain->place = chain->standby_place;
     if (num_hops(chain) > 1) {
-        move_behind(chain, &old);
+        const char *why = move_behind(chain, &old);
         relay_chain_move_retired(chain, old.hop);
+        if (why != NULL)
+            leave_behind(chain, &old, why);
         relay_chain_put_aside(&old);
     } else {
         log_stays(1, old.hop, "it is the last one");

@@ -28,8 +28,10 @@ void relay_chain_close_innermost(struct relay_chain *chain)
         relay_timer_set_after(chain->loop, &chain->retry, STOP_LOOK);
         return;
     }
-    if (left <= 1)
-        relay_chain_close_kept(chain);
+    if (left <= 1 && relay_chain_close_kept(chain)) {
+        relay_timer_set_after(chain->loop, &chain->retry, STOP_LOOK);
+        return;
+    }
     if (left == 0)
         return;
     relay_link_close(&chain->links[left - 1]);

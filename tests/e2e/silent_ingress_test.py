@@ -1,4 +1,5 @@
 """An ingress falls silent, and says not even that it is dead: another takes over. What cannot move there lives on if it comes back."""
+import contextlib
 import time
 
 import pytest
@@ -7,11 +8,11 @@ from harness import configs, http1, ports, vitals
 
 
 class Chain:
-    """Relays of which the client knows two for its first hop, and one to it behind those, if `versions` names a second hop. versions:
+    """Relays of which the client knows some (places) for its first hop, and one behind those, if `versions` names a second hop. versions:
     the HTTP version of each hop."""
 
-    def __init__(self, relay, client, certificates, folder, versions):
-        at, last = [configs.Ports(), configs.Ports()], configs.Ports()
+    def __init__(self, relay, client, certificates, folder, versions, places=2):
+        at, last = [configs.Ports() for _ in range(places)], configs.Ports()
         common = {"token": configs.TOKEN, "ca": str(certificates.ca)}
         first = {"urls": [f"https://127.0.0.1:{each.tls}" for each in at], "http": versions[0], **common}
         if len(versions) > 1:
@@ -73,3 +74,33 @@ def test_what_was_left_behind_ends(relay, client, certificates, tcp_echo, tmp_pa
             while old.read(1):
                 pass
     assert [event["hop"] for event in up.client.events("hop_failed")] == [1], up.client.log
+
+
+@pytest.mark.parametrize("versions", [(3,), (3, 2)])
+def test_no_silence_costs_a_tunnel(relay, client, certificates, tcp_echo, tmp_path, versions):
+    """However often: four connections can be left behind. With more tunnels waits where it is what is on the silent one."""
+    up = Chain(relay, client, certificates, tmp_path, versions)
+    with contextlib.ExitStack() as stack:
+        tunnels = []
+        for number in range(6):
+            tunnels.append(stack.enter_context(up.open(tcp_echo)))
+            assert says(tunnels[-1], b"one")
+            with up.relays[min(number, 4) % 2].frozen():  # the one in use
+                if number < 4:
+                    vitals.wait(lambda: len(up.client.events("hop_stays")) > number, 12, "the other way")
+                else:
+                    time.sleep(1.5)
+            assert all(says(tunnel, b"two") for tunnel in tunnels)
+    assert len(up.client.events("hop_stays")) == 4 and not up.client.events("hop_failed"), up.client.log
+
+
+def test_of_three_two_are_silent(relay, client, certificates, tcp_echo, tmp_path):
+    """The one that does not answer is given up after ten seconds, and is not asked again before the third."""
+    up = Chain(relay, client, certificates, tmp_path, (2,), places=3)
+    with up.open(tcp_echo) as old:
+        assert says(old, b"one")
+        with up.relays[0].frozen(), up.relays[1].frozen():
+            vitals.wait(lambda: up.client.events("hop_stays"), 20, "the other way")
+            with up.open(tcp_echo) as new:
+                assert says(new, b"two")
+        assert says(old, b"three")
