@@ -1,6 +1,6 @@
 #include "lib/net/limits.h"
 
-/* A sender who says nothing for so long pauses; one who recovers from a loss is back sooner. */
+/* Nothing is consumed for so long: the sender pauses, or the reader, or a loss is noticed late. */
 #define PAUSE_RTTS 8
 #define PAUSE_MIN  (100 * RELAY_MS)
 
@@ -56,9 +56,17 @@ static bool is_too_small(struct relay_window *window, const struct relay_limits 
     return is_quick;
 }
 
-static bool is_pause(uint64_t gap, uint64_t rtt)
+/* How long a half took with a pause in it, or after one, when a whole window may wait, says nothing of the path. */
+static void note_pause(struct relay_window *window, uint64_t now, uint64_t rtt)
 {
-    return gap > PAUSE_MIN && gap > PAUSE_RTTS * rtt;
+    uint64_t gap = now - window->consumed_at;
+    if (window->epoch_at == 0) {
+        window->epoch_at = now;
+    } else if (gap > PAUSE_MIN && gap > PAUSE_RTTS * rtt) {
+        window->passed_over = window->size;
+        window->epoch_bytes = 0;
+    }
+    window->consumed_at = now;
 }
 
 size_t relay_window_consume(struct relay_window *window, const struct relay_limits *limits, size_t len,
@@ -66,12 +74,13 @@ size_t relay_window_consume(struct relay_window *window, const struct relay_limi
 {
     size_t more = 0;
     window->consumed += len;
-    window->epoch_bytes += len;
-    if (window->epoch_at == 0 || is_pause(now - window->fed_at, rtt)) {
+    note_pause(window, now, rtt);
+    if (window->passed_over > 0) {
+        window->passed_over -= len < window->passed_over ? len : window->passed_over;
         window->epoch_at = now;
-        window->epoch_bytes = len;
+    } else {
+        window->epoch_bytes += len;
     }
-    window->fed_at = now;
     if (window->epoch_bytes >= window->size / 2) {
         if (is_too_small(window, limits, now - window->epoch_at, rtt) && may_grow)
             more = grow(window, limits);

@@ -78,9 +78,10 @@ struct relay_window {
     size_t size, charged;
     size_t consumed; /* since the last grant */
     size_t epoch_bytes;
-    uint64_t epoch_at, fed_at;
-    bool was_quick;  /* the half before this one; it did not make the window grow */
-    bool is_settled; /* it has grown, and then a half took longer than two round trips */
+    uint64_t epoch_at, consumed_at;
+    size_t passed_over; /* so many bytes more say nothing of the path */
+    bool was_quick;     /* the half before this one; it did not make the window grow */
+    bool is_settled;    /* it has grown, and then a half took longer than two round trips */
 };
 
 void relay_window_init(struct relay_window *window, struct relay_budget *budget,

@@ -327,6 +327,23 @@ static void a_window_takes_a_pause_for_nothing_else(void **state)
     assert_int_equal(budget.used, 0);
 }
 
+/* A window that has filled up meanwhile is taken at once. */
+static void a_window_does_not_grow_by_a_reader_who_stalls(void **state)
+{
+    struct relay_limits limits = RELAY_LIMITS_DEFAULT;
+    struct relay_budget budget = {.limit = 16 << 20};
+    struct relay_window window;
+    relay_window_init(&window, &budget, &limits);
+    for (uint64_t s = 1; s <= 10; s++)
+        for (size_t left = window.size, len; left > 0; left -= len) {
+            len = left < 16384 ? left : 16384;
+            relay_window_consume(&window, &limits, len, s * RELAY_SECOND, 20 * RELAY_MS, true);
+        }
+    assert_in_range(window.size, limits.window_initial, 4 * limits.window_initial);
+    relay_window_dispose(&window);
+    assert_int_equal(budget.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -343,6 +360,7 @@ int main(void)
         cmocka_unit_test(a_flowing_window_grows_and_its_budget_is_returned),
         cmocka_unit_test(a_window_does_not_grow_by_what_was_held_back),
         cmocka_unit_test(a_window_takes_a_pause_for_nothing_else),
+        cmocka_unit_test(a_window_does_not_grow_by_a_reader_who_stalls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
