@@ -69,7 +69,8 @@ static bool is_acknowledged(const struct http2_session *session)
     int fd = relay_stream_descriptor(session->transport);
     if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
         return false;
-    return info.tcpi_unacked == 0 ||
+    bool is_window_closed = info.tcpi_unacked == 0 && info.tcpi_probes < 2; /* each answer makes it 0 */
+    return is_window_closed ||
            info.tcpi_last_ack_recv * RELAY_MS <= relay_loop_clock() - session->doubted_at + KERNEL_CLOCK;
 }
 

@@ -43,6 +43,7 @@ def test_another_address_over_tcp(network, relay, client, certificates, tmp_path
     with tcp, site.client.inside():
         with http1.Connection(site.http, timeout=12) as tunnel:
             assert tunnel.connect(tcp.authority)[0] == 200
+            time.sleep(0.5)  # all is acknowledged: what is asked from now on cannot even be sent
             site.client.ip("-4", "address", "flush", "dev", site.front[0])
             site.client.ip("address", "add", "11.0.1.10/24", "dev", site.front[0])
             begun = time.monotonic()
