@@ -247,8 +247,11 @@ static void watch_link(struct relay_link *link, uint64_t now)
             end_link(link, RELAY_ERR_TIMEOUT, "no other way to it was found in time");
         return;
     }
-    if (relay_link_is_silent_long(link, is_silent_alone(link->chain, link)))
-        end_link(link, RELAY_ERR_TIMEOUT, "it does not answer any more");
+    if (!relay_link_is_silent_long(link, is_silent_alone(link->chain, link)))
+        return;
+    if (link->index == 0)
+        relay_chain_next_place(link->chain);
+    end_link(link, RELAY_ERR_TIMEOUT, "it does not answer any more");
 }
 
 /* A hop 1 that has fallen silent, or could not say so: perhaps this machine has gone to another network. */

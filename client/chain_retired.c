@@ -143,17 +143,30 @@ static bool is_empty(const struct relay_link *retired)
     return session != NULL && session->num_tunnels == 0;
 }
 
-/* What was left behind on a hop 1 that had fallen silent, or was on another network, is told that it is lost, like what is
- * in the chain. */
-static void watch_first(struct relay_link *link)
+/* Whether what carries it answers. */
+static bool is_reached(const struct relay_link *link)
 {
-    if (link->hop == NULL || link->index > 0)
+    const struct relay_chain *chain = link->chain;
+    if (link->index == 0)
+        return true;
+    for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++)
+        if (is_on(link, chain->kept[i].hop))
+            return !relay_hop_is_silent(chain->kept[i].hop);
+    const struct relay_hop *before = chain->links[link->index - 1].hop;
+    return is_on(link, before) && !relay_hop_is_silent(before);
+}
+
+/* What was left behind on a hop that had fallen silent, or was on another network, is told that it is lost, like what is in
+ * the chain. */
+static void watch_one(struct relay_link *link)
+{
+    if (link->hop == NULL)
         return;
     (void)relay_hop_doubt_network(link->hop);
-    if (!relay_link_is_silent_long(link, relay_hop_is_silent(link->hop)))
+    if (!relay_link_is_silent_long(link, is_reached(link) && relay_hop_is_silent(link->hop)))
         return;
     struct relay_failure failure;
-    relay_failure_set(&failure, RELAY_ERR_TIMEOUT, 1, relay_hop_authority(link->hop),
+    relay_failure_set(&failure, RELAY_ERR_TIMEOUT, link->index + 1, relay_hop_authority(link->hop),
                       "it does not answer any more");
     relay_chain_log_failure(&failure);
     relay_link_close(link);
@@ -163,8 +176,8 @@ bool relay_chain_watch_retired(struct relay_chain *chain)
 {
     bool is_any = false;
     for (size_t i = 0; i < RELAY_CHAIN_RETIRED_MAX; i++) {
-        watch_first(&chain->kept[i]);
-        watch_first(&chain->retired[i]);
+        watch_one(&chain->kept[i]);
+        watch_one(&chain->retired[i]);
     }
     if (relay_chain_retired_wait(chain, 0))
         relay_task_queue(chain->loop, &chain->advance);

@@ -3,7 +3,6 @@
 #include "lib/net/log.h"
 
 #define STANDBY_PAUSE (2 * RELAY_SECOND)
-#define SILENT_LOOKS  RELAY_CHAIN_SILENT_LOOKS
 
 static size_t num_hops(const struct relay_chain *chain)
 {
@@ -12,7 +11,7 @@ static size_t num_hops(const struct relay_chain *chain)
 
 static bool is_mute(const struct relay_link *first)
 {
-    return first->ready && first->silent_looks >= SILENT_LOOKS && relay_hop_is_silent(first->hop);
+    return first->ready && first->silent_looks >= RELAY_CHAIN_SILENT_LOOKS && relay_hop_is_silent(first->hop);
 }
 
 static bool is_doubtful(const struct relay_link *first)
@@ -35,7 +34,7 @@ static bool has_room(const struct relay_chain *chain)
         retired += chain->retired[i].hop == NULL;
         kept += chain->kept[i].hop == NULL;
     }
-    return retired > 0 && kept + 1 >= num_hops(chain);
+    return retired > 0 && (kept + 1 >= num_hops(chain) || kept == RELAY_CHAIN_RETIRED_MAX);
 }
 
 /* Whether anything on the way through hop 1 could go through another, or would be followed there. */
@@ -123,8 +122,7 @@ void relay_chain_adopt_standby(struct relay_chain *chain)
         relay_chain_put_aside(&old);
     } else {
         log_stays(1, old.hop, "it is the last one");
-        relay_chain_ask_again(
-            chain); /* whoever was asked is mute, or has been told to go and is not in the chain */
+        relay_chain_ask_again(chain); /* it is mute: one that drains has left the chain by itself */
         relay_chain_retire(&old);
     }
     relay_task_queue(chain->loop, &chain->advance);

@@ -89,7 +89,7 @@ def test_no_silence_costs_a_tunnel(relay, client, certificates, tcp_echo, tmp_pa
                 if number < 4:
                     vitals.wait(lambda: len(up.client.events("hop_stays")) > number, 12, "the other way")
                 else:
-                    time.sleep(1.5)
+                    time.sleep(3)
             assert all(says(tunnel, b"two") for tunnel in tunnels)
     assert len(up.client.events("hop_stays")) == 4 and not up.client.events("hop_failed"), up.client.log
 
